@@ -1,0 +1,7 @@
+//go:build !unix
+
+package testserver
+
+import "syscall"
+
+func giveAway(...string) (*syscall.SysProcAttr, error) { return &syscall.SysProcAttr{}, nil }

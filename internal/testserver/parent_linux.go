@@ -1,0 +1,6 @@
+package testserver
+
+import "syscall"
+
+// diesWithParent makes a child end when the test process is killed.
+func diesWithParent(a *syscall.SysProcAttr) { a.Pdeathsig = syscall.SIGKILL }
