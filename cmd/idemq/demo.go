@@ -249,7 +249,7 @@ func (d *demoRun) watch(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("the demo's durable: %w", err)
 		}
-		left := total - confirmed + int(info.NumPending) + info.NumAckPending
+		left := leftToDo(total, confirmed, info)
 		bar.set(max(0, total-left))
 		if left == 0 {
 			return nil
@@ -263,6 +263,13 @@ func (d *demoRun) watch(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// leftToDo is how many of the demo's messages are not done. The server counts a message as pending a moment after it has
+// confirmed it, so that what was never delivered must be counted too: the stream holds nothing but these messages.
+func leftToDo(total, confirmed int, info *jetstream.ConsumerInfo) int {
+	undelivered := total - int(info.Delivered.Stream) //nolint:gosec // at most total
+	return max(undelivered, total-confirmed+int(info.NumPending)+info.NumAckPending)
 }
 
 // workersRun returns an error if a worker ended that nobody has ended: the demo would wait for it in vain.

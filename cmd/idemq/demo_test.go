@@ -164,6 +164,19 @@ func TestDemoNoticesThatItsWorkersDie(t *testing.T) {
 	leavesNothing(t, tmp)
 }
 
+// The server confirms a message before it counts it as pending.
+func TestDemoWaitsForWhatTheServerHasNotCountedYet(t *testing.T) {
+	t.Parallel()
+	info := func(delivered uint64, pending uint64, unacked int) *jetstream.ConsumerInfo {
+		return &jetstream.ConsumerInfo{Delivered: jetstream.SequenceInfo{Stream: delivered}, NumPending: pending, NumAckPending: unacked}
+	}
+	assert.Equal(t, 28, leftToDo(28, 28, info(0, 0, 0)), "all confirmed, none counted")
+	assert.Equal(t, 8, leftToDo(28, 28, info(20, 0, 0)))
+	assert.Equal(t, 28, leftToDo(28, 20, info(20, 0, 20)))
+	assert.Equal(t, 3, leftToDo(28, 28, info(28, 0, 3)))
+	assert.Zero(t, leftToDo(28, 28, info(28, 0, 0)))
+}
+
 func TestDemoVerdict(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

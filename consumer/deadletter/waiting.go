@@ -14,15 +14,31 @@ func (rs *ReplayStream) Waiting(ctx context.Context, stream, durable string) (in
 	if err != nil {
 		return 0, fmt.Errorf("deadletter: stream %q: %w", rs.cfg.Stream, err)
 	}
+	// A message that moves from one subject to the other between two questions must be seen on one of them. The question
+	// about retries is asked twice, since both moves happen: a retry is put off, and its time comes.
+	later, err := waitingOn(ctx, s, rs.later(stream, durable)+".*")
+	if err != nil {
+		return 0, err
+	}
+	run, err := waitingOn(ctx, s, rs.RunSubject(stream, durable))
+	if err != nil {
+		return 0, err
+	}
+	putOff, err := waitingOn(ctx, s, rs.later(stream, durable)+".*")
+	if err != nil {
+		return 0, err
+	}
+	return run + max(later, putOff), nil
+}
+
+func waitingOn(ctx context.Context, s jetstream.Stream, subject string) (int, error) {
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(subject))
+	if err != nil {
+		return 0, fmt.Errorf("deadletter: stream %q: %w", s.CachedInfo().Config.Name, err)
+	}
 	n := uint64(0)
-	for _, subject := range []string{rs.RunSubject(stream, durable), rs.later(stream, durable) + ".*"} {
-		info, err := s.Info(ctx, jetstream.WithSubjectFilter(subject))
-		if err != nil {
-			return 0, fmt.Errorf("deadletter: stream %q: %w", rs.cfg.Stream, err)
-		}
-		for _, waiting := range info.State.Subjects {
-			n += waiting
-		}
+	for _, waiting := range info.State.Subjects {
+		n += waiting
 	}
 	return int(n), nil //nolint:gosec // a count of messages
 }

@@ -285,12 +285,15 @@ func (b *bench) stats(what func(s consumer.Stats) bool) {
 	require.True(b.t, ok, "stats: %+v", b.w.Stats())
 }
 
-// settled waits until the broker has nothing left.
+// settled waits until the broker has nothing left. A message that was published is not pending at once, so that the
+// stream's last one must have been delivered.
 func (b *bench) settled() {
 	b.t.Helper()
 	b.eventually(func() bool {
+		s, err := b.js.Stream(b.t.Context(), "ORDERS")
+		require.NoError(b.t, err)
 		i := b.info()
-		return i.NumPending == 0 && i.NumAckPending == 0
+		return i.Delivered.Stream >= s.CachedInfo().State.LastSeq && i.NumPending == 0 && i.NumAckPending == 0
 	}, "the broker still has something")
 }
 

@@ -78,7 +78,8 @@ func run(ctx context.Context, url string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, js.DeleteStream(ctx, stream)) }()
-	if err := publish(ctx, js); err != nil {
+	last, err := publish(ctx, js)
+	if err != nil {
 		return err
 	}
 
@@ -91,7 +92,7 @@ func run(ctx context.Context, url string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = finished(ctx, cons)
+	err = finished(ctx, cons, last)
 	running.Drain()
 	<-running.Closed()
 	fmt.Println("duplicates acknowledged without running:", seen.n.Load())
@@ -100,7 +101,7 @@ func run(ctx context.Context, url string) (err error) {
 
 // publish sends three orders, and each of them again with an id that the stream's duplicate window does not know, as it is
 // when a producer repeats itself after minutes.
-func publish(ctx context.Context, js jetstream.JetStream) error {
+func publish(ctx context.Context, js jetstream.JetStream) (last uint64, err error) {
 	pub := natspub.New(js, natspub.Config{})
 	for _, try := range []string{"first", "second"} {
 		for order := 1; order <= 3; order++ {
@@ -111,12 +112,13 @@ func publish(ctx context.Context, js jetstream.JetStream) error {
 			}
 			ack, err := pub.PublishMsg(ctx, m, publisher.Key(key))
 			if err != nil {
-				return err
+				return 0, err
 			}
-			fmt.Printf("%s try of %s stored as message %d\n", try, key, ack.Sequence)
+			last = ack.Sequence
+			fmt.Printf("%s try of %s stored as message %d\n", try, key, last)
 		}
 	}
-	return nil
+	return last, nil
 }
 
 // duplicates counts what was acknowledged without running.
@@ -128,11 +130,11 @@ func (d *duplicates) Observe(e consumer.Event) {
 	}
 }
 
-// finished waits until every message is acknowledged.
-func finished(ctx context.Context, cons jetstream.Consumer) error {
+// finished waits until every message up to the last is acknowledged.
+func finished(ctx context.Context, cons jetstream.Consumer, last uint64) error {
 	for {
 		info, err := cons.Info(ctx)
-		if err != nil || info.NumPending == 0 && info.NumAckPending == 0 {
+		if err != nil || info.AckFloor.Stream >= last {
 			return err
 		}
 		select {
