@@ -17,9 +17,10 @@ import (
 	"github.com/idemq/idemq/publisher"
 )
 
-// The demo's own settings: short, so that a killed worker's claims are taken over while you watch.
+// The demo's own settings: short, so that a killed worker's claims are taken over while you watch; but a busy machine
+// that stalls for a second or two must not lose leases that nobody has killed.
 const (
-	demoLease    = 2 * time.Second
+	demoLease    = 5 * time.Second
 	demoAttempts = 3
 	demoMemory   = time.Hour // of records, should they stay behind on a given server
 	demoPoll     = 25 * time.Millisecond
