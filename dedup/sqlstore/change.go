@@ -141,6 +141,7 @@ func (s *Store) one(ctx context.Context, k dedup.Key, st statement, args []any, 
 			if !ok {
 				return fmt.Errorf("sqlstore: the time is a %T", before[len(before)-1])
 			}
+			*now = raw.seen(*now)
 			r := raw.row(k, *now)
 			out = &r
 		}
