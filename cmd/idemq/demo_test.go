@@ -155,6 +155,17 @@ func TestInterruptedDemoCleansUp(t *testing.T) {
 	leavesNothing(t, tmp)
 }
 
+// Where nothing succeeds before the replays nobody is killed, and the workers must not hold in the replays instead.
+func TestDemoInWhichNobodyIsKilled(t *testing.T) {
+	t.Parallel()
+	p, tmp := demo(t, "--messages", "5", "--failures", "1", "--store", "kv", "--json")
+	require.Equal(t, exitFine, p.start().wait(), p.err.String())
+	o := p.object(demoFields...)
+	assert.Equal(t, 0, number(o, "lost"))
+	assert.Equal(t, 0, number(o, "kills"))
+	leavesNothing(t, tmp)
+}
+
 func TestDemoNoticesThatItsWorkersDie(t *testing.T) {
 	t.Parallel()
 	p, tmp := demo(t, "--store", "kv", "--workers", "1")
