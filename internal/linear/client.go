@@ -54,10 +54,11 @@ func (p *pool) seen() dedup.Record {
 
 // client chooses calls.
 type client struct {
-	id     int
-	random *rand.Rand
-	faults bool
-	nonces int
+	id         int
+	random     *rand.Rand
+	faults     bool
+	claimsOnly bool
+	nonces     int
 }
 
 // weights of the kinds: enough claims and endings that keys go through their whole life.
@@ -72,8 +73,8 @@ func (c *client) kind() kind {
 	n := c.random.IntN(100)
 	for _, w := range weights {
 		if n -= w.n; n < 0 {
-			if c.faults && (w.kind == reopen || w.kind == forget) {
-				break // they carry no nonce: a client that repeats them by itself sees what others made of the first
+			if operator := w.kind == reopen || w.kind == forget; operator && c.faults || (operator || w.kind == get) && c.claimsOnly {
+				break
 			}
 			return w.kind
 		}
