@@ -7,6 +7,7 @@ import (
 )
 
 func TestHistoriesAreLinearizable(t *testing.T) {
-	t.Parallel()
-	linear.Check(t, open(t, testDB(t, Postgres), Postgres, Config{}), linear.Config{Calls: 120})
+	eachDialect(t, func(t *testing.T, d Dialect) {
+		linear.Check(t, open(t, testDB(t, d), d, Config{}), linear.Config{Calls: 120})
+	})
 }
