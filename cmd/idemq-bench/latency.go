@@ -120,7 +120,7 @@ func (p *pacer) publish(ctx context.Context, nc *nats.Conn) error {
 			m := p.ms.message(sent + 1)
 			p.ended = time.Now()
 			m.Header.Set(sentHeader, strconv.FormatInt(p.ended.UnixNano(), 10))
-			if _, err := js.PublishMsgAsync(m); err != nil {
+			if _, err := js.PublishMsgAsync(m, jetstream.WithStallWait(stallLimit)); err != nil {
 				return err
 			}
 		}

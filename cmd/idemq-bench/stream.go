@@ -87,7 +87,7 @@ func (b *bench) stream(ctx context.Context, n int) (filled, error) {
 		if err := ctx.Err(); err != nil {
 			return f, err
 		}
-		if _, err := js.PublishMsgAsync(ms.message(i)); err != nil {
+		if _, err := js.PublishMsgAsync(ms.message(i), jetstream.WithStallWait(stallLimit)); err != nil {
 			return f, fmt.Errorf("fill a stream: %w", err)
 		}
 	}
