@@ -25,7 +25,7 @@ import (
 const beBench = "IDEMQ_TEST_BE_BENCH"
 
 const (
-	patience = 2 * time.Minute // for what takes a moment; a loaded machine takes many
+	patience = 4 * time.Minute // for what takes a moment; a loaded machine takes many
 	tick     = 10 * time.Millisecond
 )
 
