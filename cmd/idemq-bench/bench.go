@@ -35,6 +35,7 @@ type bench struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	rdb     *redis.Client
+	redis   *child         // nil if it was given
 	streams map[int]filled // by how many messages they have
 	trials  int
 	keep    bool // what trials leave in Redis stays there
@@ -42,15 +43,15 @@ type bench struct {
 
 // newBench connects. The caller closes it.
 func newBench(ctx context.Context, s settings, srv *servers) (*bench, error) {
-	return newBenchOn(ctx, s, srv, srv.redisURL)
+	return newBenchOn(ctx, s, srv, srv.redisURL, srv.redis)
 }
 
-func newBenchOn(ctx context.Context, s settings, srv *servers, redisURL string) (b *bench, err error) {
+func newBenchOn(ctx context.Context, s settings, srv *servers, redisURL string, process *child) (b *bench, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err
 	}
-	b = &bench{set: s, srv: srv, run: "idemq-bench-" + id.String(), streams: map[int]filled{}}
+	b = &bench{set: s, srv: srv, redis: process, run: "idemq-bench-" + id.String(), streams: map[int]filled{}}
 	if b.rdb, err = openRedis(ctx, redisURL); err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ func (b *bench) forget(ctx context.Context, t *trial) error {
 	switch {
 	case b.keep:
 		return nil
-	case b.set.growth, b.srv.redis == nil:
+	case b.set.growth, b.redis == nil:
 		return removeKeys(ctx, b.rdb, t.prefix())
 	default:
 		return b.flush(ctx) // what is on it is the trial's alone
@@ -170,7 +171,7 @@ func (b *bench) throughput(ctx context.Context, m mode, workers int, into *measu
 	if err != nil {
 		return err
 	}
-	before, err := usageNow(ctx, b.rdb, b.srv)
+	before, err := b.usage(ctx)
 	if err != nil {
 		t.nc.Close()
 		return err
@@ -178,7 +179,7 @@ func (b *bench) throughput(ctx context.Context, m mode, workers int, into *measu
 	if err := b.do(ctx, m, t); err != nil {
 		return errors.Join(fmt.Errorf("%s with %d workers: %w", m.name, workers, err), b.forget(ctx, t))
 	}
-	after, err := usageNow(ctx, b.rdb, b.srv)
+	after, err := b.usage(ctx)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ type grown struct {
 	Rate     spread  `json:"messages_per_second"`
 	Beside   spread  `json:"messages_per_second_beside"` // of the one that remembers few
 	Ratio    spread  `json:"ratio"`
+	CPU      float64 `json:"redis_cpu_us_per_message"` // medians: they tell more than the rate on a machine that is busy
+	CPUOfFew float64 `json:"redis_cpu_us_per_message_beside"`
 	Memory   int64   `json:"memory_bytes"` // of the server, for these keys
 	PerKey   float64 `json:"bytes_per_key"`
 	FilledIn float64 `json:"fill_seconds"`
@@ -23,7 +25,7 @@ type grown struct {
 // measureGrowth fills a server tenfold, time and again, and each time takes the worker through the same messages on it and on
 // a server that stays small, in turns: so it is the keys that tell the two apart, and not what else the machine does.
 func measureGrowth(ctx context.Context, s settings, srv *servers, p *progress) (all []grown, err error) {
-	smallURL, err := srv.secondRedis(ctx, s.aof)
+	smallRedis, smallURL, err := srv.secondRedis(ctx, s.aof)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +34,7 @@ func measureGrowth(ctx context.Context, s settings, srv *servers, p *progress) (
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, large.close(ctx)) }()
-	small, err := newBenchOn(ctx, s, srv, smallURL)
+	small, err := newBenchOn(ctx, s, srv, smallURL, smallRedis)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +86,7 @@ func growthWorkers(s settings) int { return s.workers[len(s.workers)-1] }
 
 func (g *grown) compare(ctx context.Context, s settings, l redisLayout, large, small *bench, p *progress) error {
 	m := mode{name: l.name, group: groupOurs, run: runWorker(l.store, nil)}
-	rates := map[*bench][]float64{}
+	rates, cpu := map[*bench][]float64{}, map[*bench][]float64{}
 	var ratios []float64
 	for round := range s.rounds {
 		p.step("%s, %s keys, round %d of %d", l.name, count(float64(g.Keys)), round+1, s.rounds)
@@ -97,11 +99,12 @@ func (g *grown) compare(ctx context.Context, s settings, l redisLayout, large, s
 			if err := b.throughput(ctx, m, growthWorkers(s), &got); err != nil {
 				return err
 			}
-			rates[b] = append(rates[b], got.rate)
+			rates[b], cpu[b] = append(rates[b], got.rate), append(cpu[b], got.cpu.redis)
 		}
 		ratios = append(ratios, rates[large][round]/rates[small][round])
 	}
 	g.Rate, g.Beside, g.Ratio = spreadOf(rates[large]), spreadOf(rates[small]), spreadOf(ratios)
+	g.CPU, g.CPUOfFew = spreadOf(cpu[large]).Median, spreadOf(cpu[small]).Median
 	return nil
 }
 
@@ -123,9 +126,9 @@ func (t *table) growth(all []grown) {
 	for _, g := range all {
 		rows = append(rows, row{cells: []string{
 			g.Layout, count(float64(g.Keys)), count(g.Rate.Median), count(g.Rate.Min) + "–" + count(g.Rate.Max), count(g.Beside.Median),
-			fmt.Sprintf("%.2f", g.Ratio.Median), fmt.Sprintf("%.2f–%.2f", g.Ratio.Min, g.Ratio.Max),
+			fmt.Sprintf("%.2f", g.Ratio.Median), fmt.Sprintf("%.2f–%.2f", g.Ratio.Min, g.Ratio.Max), micros(g.CPU), micros(g.CPUOfFew),
 			fmt.Sprintf("%.1f", float64(g.Memory)/(1<<20)), fmt.Sprintf("%.0f", g.PerKey),
 		}})
 	}
-	t.grid([]string{"layout", "keys", "msg/s", "min–max", "msg/s beside", "ratio", "min–max", "MiB", "bytes a key"}, rows)
+	t.grid([]string{"layout", "keys", "msg/s", "min–max", "msg/s beside", "ratio", "min–max", "Redis CPU µs", "beside", "MiB", "bytes a key"}, rows)
 }

@@ -87,7 +87,7 @@ func growthLines(speed, memory *plot.Plot, points []grown, colour color.Color) e
 		x, mib := float64(g.Keys), g.mebibytes()
 		ratios, sizes = append(ratios, plotter.XY{X: x, Y: g.Ratio.Median}), append(sizes, plotter.XY{X: x, Y: mib})
 		ends = append(ends, struct{ Low, High float64 }{g.Ratio.Median - g.Ratio.Min, g.Ratio.Max - g.Ratio.Median})
-		ratioTexts.XYs = append(ratioTexts.XYs, plotter.XY{X: x, Y: g.Ratio.Max})
+		ratioTexts.XYs = append(ratioTexts.XYs, plotter.XY{X: x, Y: g.Ratio.Median})
 		ratioTexts.Labels = append(ratioTexts.Labels, fmt.Sprintf("%.2f", g.Ratio.Median))
 		sizeTexts.Labels = append(sizeTexts.Labels, fmt.Sprintf("%.0f bytes a key", g.PerKey))
 	}
@@ -108,7 +108,7 @@ func growthLines(speed, memory *plot.Plot, points []grown, colour color.Color) e
 		offset vg.Point
 		align  text.XAlignment
 	}{
-		{speed, ratios, ratioTexts, vg.Point{Y: vg.Points(4)}, text.XCenter},
+		{speed, ratios, ratioTexts, vg.Point{X: vg.Points(6), Y: vg.Points(4)}, text.XLeft},
 		{memory, sizes, sizeTexts, vg.Point{X: vg.Points(8), Y: vg.Points(-10)}, text.XLeft}, // below a line that rises
 	} {
 		line, dots, err := plotter.NewLinePoints(side.points)

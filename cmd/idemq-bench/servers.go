@@ -57,12 +57,11 @@ func startServers(ctx context.Context, s settings) (_ *servers, err error) {
 }
 
 // secondRedis starts one more, empty like the first.
-func (srv *servers) secondRedis(ctx context.Context, aof bool) (url string, err error) {
-	p, url, err := srv.startRedis(ctx, "redis-2", aof)
-	if err == nil {
+func (srv *servers) secondRedis(ctx context.Context, aof bool) (p *child, url string, err error) {
+	if p, url, err = srv.startRedis(ctx, "redis-2", aof); err == nil {
 		srv.more = append(srv.more, p)
 	}
-	return url, err
+	return p, url, err
 }
 
 // stop ends what was started and removes its data.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/shirou/gopsutil/v4/process"
 )
 
@@ -20,23 +19,23 @@ type usage struct {
 // cpuSeconds is CPU time by program; 0 for servers that were not started here.
 type cpuSeconds struct{ client, redis, nats float64 }
 
-func usageNow(ctx context.Context, rdb *redis.Client, srv *servers) (u usage, err error) {
+func (b *bench) usage(ctx context.Context) (u usage, err error) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	u.mallocs, u.bytes = m.Mallocs, m.TotalAlloc
-	if u.commands, err = commands(ctx, rdb); err != nil {
+	if u.commands, err = commands(ctx, b.rdb); err != nil {
 		return u, err
 	}
 	if u.cpu.client, err = cpuOf(ctx, os.Getpid()); err != nil {
 		return u, err
 	}
-	if srv.redis != nil {
-		if u.cpu.redis, err = cpuOf(ctx, srv.redis.cmd.Process.Pid); err != nil {
+	if b.redis != nil {
+		if u.cpu.redis, err = cpuOf(ctx, b.redis.cmd.Process.Pid); err != nil {
 			return u, err
 		}
 	}
-	if srv.nats != nil {
-		u.cpu.nats, err = cpuOf(ctx, srv.nats.cmd.Process.Pid)
+	if b.srv.nats != nil {
+		u.cpu.nats, err = cpuOf(ctx, b.srv.nats.cmd.Process.Pid)
 	}
 	return u, err
 }
