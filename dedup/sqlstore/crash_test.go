@@ -51,6 +51,7 @@ type way struct {
 	once   bool // the key is inserted there under a unique constraint
 	redis  bool // claims are in Redis, settled records behind it in the database
 	steps  bool // the work is in three steps with an effect each
+	alone  bool // claims and settled records are in Redis
 	repeat bool // nothing keeps a death after the commit from repeating the effect: the controls
 }
 
@@ -58,6 +59,7 @@ var ways = map[string]way{
 	"tx": {tx: true}, "once": {once: true}, "redis-tx": {redis: true, tx: true}, "tiered-once": {redis: true, once: true},
 	"steps-once": {steps: true, once: true},
 	"control":    {repeat: true}, "tiered-control": {redis: true, repeat: true}, "steps-control": {steps: true, repeat: true},
+	"redis-control": {redis: true, alone: true, repeat: true},
 }
 
 // boundaries are those that a worker comes by for each effect.
@@ -121,6 +123,8 @@ func worker(spec string) error {
 	store := dedup.Store(s)
 	if fast, err := j.claims(); err != nil {
 		return err
+	} else if ways[j.way].alone {
+		store = fast
 	} else if fast != nil {
 		if store, err = tieredstore.New(fast, s, tieredstore.Config{}); err != nil {
 			return err
@@ -142,7 +146,7 @@ func worker(spec string) error {
 func (j job) at(boundary string) {
 	fmt.Println(boundary)
 	if j.die == boundary {
-		select {} // until it is killed
+		_, _ = fmt.Scanln() // until it is killed, or told to go on
 	}
 }
 
@@ -220,16 +224,25 @@ func newCrashWorld(t *testing.T, kind Dialect, way string) crashWorld {
 	return crashWorld{world: world{db: db}, job: j}
 }
 
+func (j job) command(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(testContext(t), os.Args[0]) //nolint:gosec // this very test
+	cmd.Env = append(os.Environ(), j.env())
+	return cmd
+}
+
 // run starts a worker and kills it with SIGKILL when it has said so many lines (0: never), or at its boundary. It returns
 // whether the worker was killed.
 func (w crashWorld) run(t *testing.T, j job, lines int) (killed bool) {
 	t.Helper()
-	cmd := exec.CommandContext(testContext(t), os.Args[0]) //nolint:gosec // this very test
-	cmd.Env = append(os.Environ(), j.env())
+	cmd := j.command(t)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	defer func() { _ = in.Close() }()
 	require.NoError(t, cmd.Start())
 	n := 0
 	for said := bufio.NewScanner(out); said.Scan(); {
