@@ -70,6 +70,7 @@
 //   - SQLite 3.35 or later, in a file. Advised: journal_mode(WAL), busy_timeout(5000) and synchronous(FULL); with NORMAL a
 //     power failure forgets the last settlements. There is one writer at a time: keep transactions short.
 //   - database/sql keeps two idle connections unless told otherwise: set SetMaxIdleConns to the number of workers.
-//   - There is no [dedup.Watcher]: LISTEN needs the driver's own interface.
+//   - There is no [dedup.Watcher]: LISTEN needs the driver's own interface. [dedup.Deduper.Await], and what waits by it, reads
+//     the record again instead, after pauses that double from 10 ms to a second; each read is one statement.
 //   - A schema that a newer build has migrated is refused by New; processes that run already go on.
 package sqlstore
