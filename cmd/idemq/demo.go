@@ -50,8 +50,8 @@ that no interruption explains.
 
 Without --nats, NATS_URL or --context it runs a NATS server of its own in a temporary folder, whatever context is selected.
 The store is --store or IDEMQ_STORE if given, else a redis-server found on PATH and started for the demo, else JetStream KV.
-With postgres:// or sqlite:// each effect is a row that is committed in one transaction with its record, so that no effect
-repeats whatever the kill hits. On given servers it uses names of its own, and removes them at the end; only idemq's tables
+With postgres:// or sqlite://, as the store or behind Redis with --durable-store, each effect is a row that is committed in one
+transaction with its record, so that no effect repeats whatever the kill hits. On given servers it uses names of its own, and removes them at the end; only idemq's tables
 stay in a database.`,
 		Example: `  idemq demo
   idemq demo --messages 5000 --duplicates 0.5 --workers 4
@@ -94,7 +94,7 @@ type demoRun struct {
 	id         string // makes the names on a shared server its own
 	js         jetstream.JetStream
 	records    dedup.Inspector
-	table      *tableSink // nil unless the store is a database
+	table      *tableSink // nil unless there is a database
 	storeGiven bool
 	queue      *deadletter.Queue
 	replays    *deadletter.ReplayStream
@@ -130,8 +130,8 @@ func (a *app) demo(ctx context.Context, o demoFlags, natsGiven bool) error {
 		return err
 	}
 	defer nc.Close()
-	if a.isSQL() {
-		if err := a.migrate(ctx); err != nil {
+	if base := a.database(); base != nil {
+		if err := base.migrate(ctx); err != nil {
 			return err
 		}
 	}

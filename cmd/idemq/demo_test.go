@@ -79,14 +79,21 @@ func TestDemoWorkerThatIsStoppedBeforeItBegins(t *testing.T) {
 // With effect and record in one transaction nothing repeats, whatever the kill hits.
 func TestDemoInADatabase(t *testing.T) {
 	t.Parallel()
-	for name, address := range map[string]func(t *testing.T) string{
-		"sqlite":   func(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "a demo%.db") },
-		"postgres": func(t *testing.T) string { return testserver.Postgres(t).Database(t) },
+	sqlite := func(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "a demo%.db") }
+	postgres := func(t *testing.T) string { return testserver.Postgres(t).Database(t) }
+	for name, store := range map[string]func(t *testing.T) []string{
+		"sqlite":   func(t *testing.T) []string { return []string{"--store", sqlite(t)} },
+		"postgres": func(t *testing.T) []string { return []string{"--store", postgres(t)} },
+		"redis before sqlite": func(t *testing.T) []string {
+			return []string{"--store", testserver.Redis(t).URL(), "--durable-store", sqlite(t)}
+		},
+		"redis before postgres": func(t *testing.T) []string {
+			return []string{"--store", testserver.Redis(t).URL(), "--durable-store", postgres(t)}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			url := address(t)
-			p, tmp := demo(t, "--json", "--store", url)
+			p, tmp := demo(t, append(store(t), "--json")...)
 			require.Equal(t, exitFine, p.start().wait(), p.err.String())
 			o := p.object(demoFields...)
 			assert.Equal(t, 1, number(o, "kills"))
