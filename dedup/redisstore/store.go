@@ -45,6 +45,7 @@ type Store struct {
 	lanes sync.Map // else by the address of each master
 	queue bool     // who comes alone queues too; tests set it
 
+	granted  granted
 	watching watching
 }
 
@@ -86,6 +87,7 @@ func (s *Store) Acquire(ctx context.Context, c dedup.Claim) (dedup.Verdict, dedu
 
 // Extend restarts the lease.
 func (s *Store) Extend(ctx context.Context, h dedup.Hold, lease time.Duration) error {
+	s.granted.take(&h) // its record changes
 	return s.one(ctx, "extend", extendScript, h.Key, fence(h.Fence), string(h.Nonce), millis(lease))
 }
 
@@ -103,6 +105,7 @@ func (s *Store) Release(ctx context.Context, h dedup.Hold, r dedup.Release) erro
 	if err := invalidClass(r.Cause.Class); err != nil {
 		return s.failure(ctx, "release", h.Key, err)
 	}
+	s.granted.take(&h)
 	return s.one(ctx, "release", releaseScript, h.Key, fence(h.Fence), string(h.Nonce), dash(string(r.Cause.Class)),
 		r.Cause.Message, millis(max(0, r.Delay)), flag(r.Uncounted), r.MaxInterrupted)
 }
@@ -153,14 +156,6 @@ func flag(b bool) string {
 func dash(s string) any {
 	if s == "" {
 		return "-"
-	}
-	return s
-}
-
-// text is an argument of a script.
-func text(s string) any {
-	if s == "" {
-		return ""
 	}
 	return s
 }
