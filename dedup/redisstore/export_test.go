@@ -11,6 +11,9 @@ import (
 // NameOf is the name of a record in Redis.
 func NameOf(s *Store, k dedup.Key) string { return s.name(k) }
 
+// BucketOf is the name of the bucket of a key, and its digest.
+func BucketOf(s *Store, k dedup.Key) (string, []byte) { return s.bucketOf(s.name(k)) }
+
 // ClientOf is the client that Open made.
 func ClientOf(s *Store) redis.UniversalClient { return s.rdb }
 

@@ -14,7 +14,9 @@ var sources embed.FS
 
 // script returns a script behind the common part, record.lua.
 func script(name string) *redis.Script {
-	return redis.NewScript(source("record") + "\n" + source(name))
+	s := redis.NewScript(source("record") + "\n" + source(name))
+	compactScripts[s] = redis.NewScript(source("record") + "\n" + source("compact") + "\n" + source(name))
+	return s
 }
 
 func source(name string) string {
@@ -24,6 +26,9 @@ func source(name string) string {
 	}
 	return string(b)
 }
+
+// compactScripts are the scripts that know of buckets, by those that do not.
+var compactScripts = map[*redis.Script]*redis.Script{}
 
 var (
 	acquireScript    = script("acquire")
@@ -122,7 +127,7 @@ func (b *batch) pipeline(ctx context.Context, rdb redis.Cmdable, todo []int) {
 	p := rdb.Pipeline()
 	cmds := make([]*redis.Cmd, len(todo))
 	for n, i := range todo {
-		c := b.calls[i]
+		c := b.store.withBuckets(b.calls[i])
 		if b.withText {
 			cmds[n] = c.script.Eval(ctx, p, c.keys, c.args...)
 		} else {

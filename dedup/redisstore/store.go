@@ -25,6 +25,16 @@ type Config struct {
 	// NoCoalescing sends every call on its own. Otherwise calls of many goroutines travel together while the server is busy
 	// with earlier ones; a call that comes alone is sent at once in either case. Defaults to false.
 	NoCoalescing bool
+	// Layout is how consumed keys are remembered; see the package comment. All workers of a scope must have one that fits
+	// the others'. Defaults to [Readable].
+	Layout Layout
+	// Buckets is how many hashes the consumed keys of a scope are spread over with Layout [Compact]: a power of two, from 64
+	// to 16777216, and on a Cluster at least 16384, one for each slot; other values are rounded up. A bucket should come to
+	// some 10 to 400 keys: with fewer it costs memory, with more than the server's hash-max-listpack-entries, too. All
+	// workers of a scope must have the same number, and keys are forgotten if it is changed. Defaults to 4096 on one server
+	// and in a Sentinel group, which is good for 50 thousand to 1.6 million keys a scope, and to 16384 on a Cluster, for 200
+	// thousand to 6 million.
+	Buckets int
 }
 
 const (
@@ -70,6 +80,7 @@ func New(rdb redis.UniversalClient, cfg Config) *Store {
 		cfg.WaitTimeout = defaultWaitTimeout
 	}
 	_, single := rdb.(*redis.Client)
+	cfg.Buckets = buckets(cfg.Buckets, single)
 	s := &Store{rdb: rdb, cfg: cfg, single: single}
 	s.lane.store = s
 	return s

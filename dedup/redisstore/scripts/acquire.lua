@@ -62,7 +62,7 @@ local function acquire_known(key, raw, nonce, fp)
   if unreadable then
     return 'unreadable'
   end
-  if not matches(r.fp, fp) then
+  if not agrees(r, fp) then
     return 'conflict', r
   end
   if r.state == 'c' then
@@ -107,12 +107,18 @@ end
 local reply = { string.format('%.0f', now) }
 for i, key in ipairs(KEYS) do
   local middle = ARGV[7 + i]
-  local new, raw = acquire_new(key, middle)
+  local digest, unreadable, new, raw
+  if remembered then
+    digest, unreadable = remembered(key)
+  end
+  if not digest and not unreadable then
+    new, raw = acquire_new(key, middle)
+  end
   if new then
     reply[i + 1] = 1
   else
     local nonce, fp = string.match(middle, '^(%S+) .* (%S+)$')
-    local known, verdict, r, ttl = raw and consumed_print(raw), nil, nil, nil
+    local known, verdict, r, ttl = raw and not remembered and consumed_print(raw), nil, nil, nil
     if known then
       verdict, r = matches(known, fp) and 'duplicate' or 'conflict', { raw = raw }
     else
@@ -121,7 +127,7 @@ for i, key in ipairs(KEYS) do
     if waits and not ttl and verdict ~= 'busy' and verdict ~= 'conflict' and verdict ~= 'unreadable' then
       confirm(key) -- nothing was written, and the caller relies on what is there
     end
-    reply[i + 1] = { verdict, r and r.raw or '', ttl or (r and redis.call('PTTL', key)) or 0 }
+    reply[i + 1] = { verdict, r and r.raw or '', ttl or (r and (r.state and left(key, r) or redis.call('PTTL', key))) or 0 }
   end
 end
 tell(settled)

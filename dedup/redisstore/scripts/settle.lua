@@ -62,6 +62,11 @@ for i, key in ipairs(KEYS) do
     if records[i] == '1 a ' .. text .. before[fence] then
       -- There are no steps whose memory would have to follow: save_step changes the record.
       redis.call('SET', key, '1 c ' .. text .. after[fence] .. result, 'PX', retention)
+      if compacted then
+        compacted(key, {
+          state = 'c', result = result, generation = 1, retention = tonumber(retention), fp = string.match(text, '%S+$'),
+        }, tonumber(lease))
+      end
       settled[#settled + 1] = key
       reply[i], short = 'ok', true
     else
