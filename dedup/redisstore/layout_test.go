@@ -122,18 +122,43 @@ func TestWhatStaysARecord(t *testing.T) {
 	}
 }
 
-// Exact to a second: never earlier than the retention, and forgotten at the latest a second after it.
+// Exact to a second: never earlier than the retention, and forgotten at the latest a second after it, also in a bucket that
+// lives on.
 func TestADigestExpires(t *testing.T) {
 	t.Parallel()
-	s, rdb, _ := compact(t)
+	rdb, prefix := testserver.Redis(t).Client(t), ownPrefix()
+	s := redisstore.New(rdb, redisstore.Config{Prefix: prefix, Layout: redisstore.Compact, Buckets: 64})
 	ctx := testContext(t)
-	c := claimOf("k", "n1")
-	c.Lease = 10 * time.Millisecond
 	const retention = 2500 * time.Millisecond
-	r := acquire(t, s, c, dedup.Granted)
-	require.NoError(t, s.Settle(ctx, holdOf(r), dedup.Settlement{State: dedup.Consumed, Retention: retention}))
-	c.Lease, c.Nonce = time.Minute, "n2"
+	settle := func(c dedup.Claim, retention time.Duration) dedup.Record {
+		c.Lease = 10 * time.Millisecond
+		r := acquire(t, s, c, dedup.Granted)
+		require.NoError(t, s.Settle(ctx, holdOf(r), dedup.Settlement{State: dedup.Consumed, Retention: retention}))
+		return r
+	}
+	c, alone := claimOf("k", "n1"), claimOf("alone", "n2")
+	bucket, _ := redisstore.BucketOf(s, c.Key)
+	other, _ := redisstore.BucketOf(s, alone.Key)
+	require.NotEqual(t, bucket, other)
+	neighbour := claimOf("", "n3")
+	for i := 0; ; i++ {
+		neighbour.Key.ID = fmt.Sprint("neighbour", i)
+		if name, _ := redisstore.BucketOf(s, neighbour.Key); name == bucket {
+			break
+		}
+	}
+	settle(neighbour, time.Hour)
+	r := settle(c, retention)
+	settle(alone, retention)
+	got, err := s.Get(ctx, r.Key)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, got.ExpiresAt.Sub(r.CreatedAt), retention)
+	settled, err := rdb.Time(ctx).Result()
+	require.NoError(t, err)
+	require.LessOrEqual(t, got.ExpiresAt.Sub(settled), retention+time.Second)
+
 	var again dedup.Record
+	c.Nonce = "n4"
 	require.Eventually(t, func() bool {
 		v, got, err := s.Acquire(ctx, c)
 		require.NoError(t, err)
@@ -142,9 +167,8 @@ func TestADigestExpires(t *testing.T) {
 	}, time.Minute, 20*time.Millisecond)
 	require.GreaterOrEqual(t, again.CreatedAt.Sub(r.CreatedAt), retention)
 	require.Greater(t, again.Fence, r.Fence)
-
-	bucket, _ := redisstore.BucketOf(s, r.Key)
-	require.Eventually(t, func() bool { return rdb.Exists(ctx, bucket).Val() == 0 }, time.Minute, 50*time.Millisecond, "the bucket goes with its last digest")
+	acquire(t, s, claimOf(neighbour.Key.ID, "n5"), dedup.Duplicate)
+	require.Eventually(t, func() bool { return rdb.Exists(ctx, other).Val() == 0 }, time.Minute, 50*time.Millisecond, "a bucket goes with its last digest")
 }
 
 // A store looks at two digests for each new one, so expired ones do not pile up in a bucket that is in use.
