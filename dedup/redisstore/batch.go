@@ -186,6 +186,9 @@ func decode(k dedup.Key, raw, ttl, now any) (dedup.Record, error) {
 	}
 	if ms, ok := ttl.(int64); ok && ms > 0 {
 		r.ExpiresAt = r.ReadAt.Add(time.Duration(ms) * time.Millisecond)
+		if r.UpdatedAt.IsZero() { // it was consumed without a script; see compareCall
+			r.UpdatedAt = r.ExpiresAt.Add(-r.Retention)
+		}
 	}
 	return r, nil
 }

@@ -1,5 +1,6 @@
 // Package redisstore keeps records in Redis, or in a server that speaks its protocol and runs its scripts. It is the
-// store for production. Every change is one script, so it is atomic, and leases are measured by the server's clock.
+// store for production. Every change is one script, or one SET … IFEQ where the server has it, so it is atomic, and leases
+// are measured by the server's clock.
 //
 // # What the server must be
 //

@@ -28,20 +28,36 @@ func (s *Store) SettleMany(ctx context.Context, settlements []dedup.HeldSettleme
 				break
 			}
 		}
-		spans := s.chunks(n)
-		calls := make([]call, len(spans))
-		for i, span := range spans {
-			calls[i] = s.settleCall(valid[span[0]:span[1]])
-		}
-		replies := s.runCalls(ctx, calls)
-		for i, span := range spans {
-			for j := span[0]; j < span[1]; j++ {
-				out[places[j]] = s.settled(ctx, valid[j].Hold.Key, replies[i], j-span[0])
-			}
-		}
+		s.settleSome(ctx, valid[:n], func(i int, err error) { out[places[i]] = err })
 		valid, places = valid[n:], places[n:]
 	}
 	return out
+}
+
+// settleSome settles the claims in one round trip, and answers each.
+func (s *Store) settleSome(ctx context.Context, settlements []*dedup.HeldSettlement, answer func(i int, err error)) {
+	var calls []call
+	var of [][]int // which settlements each call is for
+	var rest []int
+	for i, st := range settlements {
+		if c, ok := s.compareCall(st); ok {
+			calls, of = append(calls, c), append(of, []int{i})
+		} else {
+			rest = append(rest, i)
+		}
+	}
+	for _, span := range s.chunks(len(rest)) {
+		some := make([]*dedup.HeldSettlement, 0, span[1]-span[0])
+		for _, i := range rest[span[0]:span[1]] {
+			some = append(some, settlements[i])
+		}
+		calls, of = append(calls, s.settleCall(some)), append(of, rest[span[0]:span[1]])
+	}
+	for c, rep := range s.runCalls(ctx, calls) {
+		for n, i := range of[c] {
+			answer(i, s.settled(ctx, settlements[i].Hold.Key, rep, n))
+		}
+	}
 }
 
 // settleBytes is about what a settlement adds to a request.

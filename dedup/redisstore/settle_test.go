@@ -62,7 +62,9 @@ func TestTheShortWayOfSettleFollowsTheRules(t *testing.T) {
 		outcomes["settled"]++
 		is, err := dedup.DecodeRecord(c.Key, []byte(after))
 		require.NoError(t, err)
-		require.WithinDuration(t, time.Now(), is.UpdatedAt, testLimit)
+		if !redisstore.ComparesAndSets(s) { // else the record leaves it to its time to live
+			require.WithinDuration(t, time.Now(), is.UpdatedAt, testLimit)
+		}
 		record.UpdatedAt, record.ExpiresAt = is.UpdatedAt, time.Time{}
 		require.Equal(t, record, is, "%q", raw)
 		require.InDelta(t, consumed.Retention, rdb.PTTL(ctx, name).Val(), float64(testLimit))
@@ -179,6 +181,11 @@ func TestASettlementReadsAllRecordsAtOnce(t *testing.T) {
 	t.Parallel()
 	rdb := testserver.PrivateRedis(t).Client(t)
 	s := redisstore.New(rdb, redisstore.Config{})
+	first := holdOf(acquire(t, s, claimOf("first", "n"), dedup.Granted))
+	require.NoError(t, s.Settle(testContext(t), first, consumed)) // beside it the store asks what the server can
+	if redisstore.ComparesAndSets(s) {
+		t.Skip("the server settles without a script")
+	}
 	const keys = 50
 	claims, held := make([]dedup.Claim, keys), make([]dedup.HeldSettlement, keys)
 	for i := range claims {

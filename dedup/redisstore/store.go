@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -55,8 +56,9 @@ type Store struct {
 	lanes sync.Map // else by the address of each master
 	queue bool     // who comes alone queues too; tests set it
 
-	granted  granted
-	watching watching
+	granted       granted
+	compareAndSet atomic.Int32 // what the server knows of SET … IFEQ; see native.go
+	watching      watching
 }
 
 var (
