@@ -93,9 +93,9 @@
 //
 // Most of what is remembered is keys that are consumed and have no result. With [Config].Layout [Compact] each becomes, as
 // it is settled, an entry of 24 bytes in a hash of many: the first half of a SHA-256 of its name, when it expires, and the
-// beginning of its fingerprint; 35 to 44 bytes a key with everything around it (docs/performance.md), where a record takes 320. Claims, failed and
-// dead keys stay readable records, and so does what is consumed with a result, with steps, after a replay, or for less than a
-// lease and two seconds. The record of a consumed key itself stays for one lease more, so that a repeated Settle succeeds;
+// beginning of its fingerprint; 35 to 44 bytes a key with everything around it (docs/performance.md), where a record takes
+// 320. Claims, failed and dead keys stay readable records, and so does what is consumed with a result, with steps, after a
+// replay, or for less than a lease and two seconds. The record of a consumed key itself stays for one lease more, so that a repeated Settle succeeds;
 // after that it is [dedup.ErrLeaseLost]. What is different with a key of which only the digest is left:
 //
 //   - It is remembered for its retention, and up to one second longer.
