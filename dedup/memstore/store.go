@@ -22,6 +22,13 @@ import (
 type Config struct {
 	// Clock is the store's clock. It must be safe for concurrent use. Defaults to time.Now.
 	Clock func() time.Time
+	// Compact keeps only a digest of 16 bytes, the expiry and half of the fingerprint of a key that is consumed without a
+	// result and without steps, at its first generation and for at least two seconds longer than its lease: at most 90 bytes a
+	// key, where a record takes 500. Its record stays for one lease more, so that a repeated Settle succeeds; after that
+	// it is dedup.ErrLeaseLost, the key is answered without fence, nonce and times, and List does not show it. Another payload
+	// is taken for the same with odds of 1 to 2^64; of a billion keys, two are taken for one with odds of 1 to 10^20. Defaults
+	// to false.
+	Compact bool
 }
 
 const (
@@ -34,9 +41,10 @@ const (
 
 // Store is a [dedup.Store] in memory. It is safe for concurrent use and has no goroutine.
 type Store struct {
-	clock func() time.Time
-	seed  maphash.Seed
-	shard [shards]shard
+	clock   func() time.Time
+	compact bool
+	seed    maphash.Seed
+	shard   [shards]shard
 }
 
 type shard struct {
@@ -51,6 +59,9 @@ type shard struct {
 	fresh    int                           // records that are new since the last sweep
 	peak     int                           // the most records since the map was made; Go's maps grow and never shrink
 	watchers map[dedup.Key][]chan struct{} // nil before the first Watch
+	// traces are of consumed keys, if the store is compact; see digest.go.
+	traces     map[digest]trace
+	peakTraces int
 }
 
 var (
@@ -62,7 +73,7 @@ var (
 
 // New returns an empty store.
 func New(cfg Config) *Store {
-	s := &Store{clock: cfg.Clock, seed: maphash.MakeSeed()}
+	s := &Store{clock: cfg.Clock, compact: cfg.Compact, seed: maphash.MakeSeed()}
 	if s.clock == nil {
 		s.clock = time.Now
 	}
@@ -75,7 +86,7 @@ func New(cfg Config) *Store {
 // Describe returns "memory://".
 func (s *Store) Describe() string { return "memory://" }
 
-// Len returns how many records are held, expired ones that are not swept yet included.
+// Len returns how many records are held, expired ones that are not swept yet included; digests do not count.
 func (s *Store) Len() int {
 	n := 0
 	for i := range s.shard {
@@ -89,8 +100,13 @@ func (s *Store) Len() int {
 
 func (s *Store) shardOf(k dedup.Key) *shard { return &s.shard[maphash.Comparable(s.seed, k)%shards] }
 
-// change runs f on the record of a key, the zero Record if there is none, and keeps it if f says that it changed.
+// change is changeAs without a fingerprint.
 func (s *Store) change(ctx context.Context, k dedup.Key, f func(r *dedup.Record, now time.Time, next dedup.Fence) bool) error {
+	return s.changeAs(ctx, k, dedup.Fingerprint{}, f)
+}
+
+// changeAs runs f on the record of a key, the zero Record if there is none, and keeps it if f says that it changed.
+func (s *Store) changeAs(ctx context.Context, k dedup.Key, fp dedup.Fingerprint, f func(r *dedup.Record, now time.Time, next dedup.Fence) bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -103,10 +119,20 @@ func (s *Store) change(ctx context.Context, k dedup.Key, f func(r *dedup.Record,
 	if r.State == dedup.Absent && len(sh.steps) > 0 {
 		delete(sh.steps, k) // of a record that has expired
 	}
+	var d digest
+	var before dedup.Record
+	if s.compact {
+		d = digestOf(k)
+		sh.recall(r, k, d, fp, now)
+		before = *r
+	}
 	next := transition.NextFence(max(sh.fence, r.Fence), now)
 	if f(r, now, next) {
 		if r.Fence == next {
 			sh.fence = next
+		}
+		if s.compact {
+			sh.condense(r, d, &before, now)
 		}
 		known := len(sh.records)
 		switch {
@@ -128,6 +154,7 @@ func (s *Store) change(ctx context.Context, k dedup.Key, f func(r *dedup.Record,
 		if sh.fresh == sweepEvery {
 			sh.fresh = 0
 			sh.sweep(now)
+			sh.sweepTraces(now)
 		}
 	}
 	r.Result = nil // the record's alone
@@ -171,7 +198,7 @@ func answer(r *dedup.Record, now time.Time) dedup.Record {
 
 // Acquire claims a key.
 func (s *Store) Acquire(ctx context.Context, c dedup.Claim) (v dedup.Verdict, out dedup.Record, err error) {
-	err = s.change(ctx, c.Key, func(r *dedup.Record, now time.Time, next dedup.Fence) (changed bool) {
+	err = s.changeAs(ctx, c.Key, c.Fingerprint, func(r *dedup.Record, now time.Time, next dedup.Fence) (changed bool) {
 		v, changed = transition.Acquire(r, c, now, next)
 		out = answer(r, now)
 		return changed
@@ -257,7 +284,7 @@ func (s *Store) List(ctx context.Context, f dedup.Filter) iter.Seq2[dedup.Record
 				yield(dedup.Record{}, err)
 				return
 			}
-			for _, r := range s.shard[i].selected(f, s.clock()) {
+			for _, r := range s.shard[i].selected(f, s.compact, s.clock()) {
 				if !yield(r, nil) {
 					return
 				}
@@ -266,13 +293,17 @@ func (s *Store) List(ctx context.Context, f dedup.Filter) iter.Seq2[dedup.Record
 	}
 }
 
-func (sh *shard) selected(f dedup.Filter, now time.Time) []dedup.Record {
+func (sh *shard) selected(f dedup.Filter, compact bool, now time.Time) []dedup.Record {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	var out []dedup.Record
 	for _, r := range sh.records {
 		if r.ExpiresAt.After(now) && f.Selects(r) {
-			out = append(out, answer(r, now))
+			c := answer(r, now)
+			if compact {
+				sh.recall(&c, c.Key, digestOf(c.Key), dedup.Fingerprint{}, now)
+			}
+			out = append(out, c)
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"time"
@@ -86,14 +87,31 @@ func (s *Store) acquireCall(claims []*dedup.Claim) call {
 	if c.Letters {
 		state = dedup.DeadOwed
 	}
-	out := call{script: acquireScript, keys: make([]string, 0, len(claims)), args: make([]any, 0, 7+2*len(claims))}
+	out := call{script: acquireScript, keys: make([]string, 0, len(claims)), args: make([]any, 0, 7+len(claims))}
 	out.args = append(out.args, millis(c.Lease), millis(c.Retention), millis(c.DeadRetention), c.MaxAttempts, c.MaxAbandoned,
 		string(dedup.StateLetter(state)), flag(s.cfg.WaitReplicas > 0))
+	text := make([]byte, 0, claimSize*len(claims))
 	for _, c := range claims {
 		out.keys = append(out.keys, s.name(c.Key))
-		out.args = append(out.args, string(c.Nonce), dash(c.Fingerprint.String()))
+		from := len(text)
+		text = append(append(text, c.Nonce...), firstCounts...)
+		text = appendFingerprint(text, c.Fingerprint)
+		out.args = append(out.args, text[from:len(text):len(text)])
 	}
 	return out
+}
+
+// firstCounts are the attempt, abandonments, interruptions and generation of a key that was not known.
+const firstCounts = " 1 0 0 1 "
+
+// claimSize is about what a claim takes in the request, in bytes.
+const claimSize = maxText + len(firstCounts) + 2*dedup.FingerprintSize
+
+func appendFingerprint(b []byte, fp dedup.Fingerprint) []byte {
+	if fp.IsZero() {
+		return append(b, '-')
+	}
+	return hex.AppendEncode(b, fp[:])
 }
 
 var verdicts = map[any]dedup.Verdict{
@@ -118,6 +136,9 @@ func (s *Store) acquisition(ctx context.Context, c *dedup.Claim, rep reply, i in
 			return dedup.Acquisition{Err: s.failure(ctx, "acquire", c.Key, rep.short)}
 		}
 		r, err := newRecord(c, list[0])
+		if err == nil {
+			s.granted.add(&r, c)
+		}
 		return dedup.Acquisition{Verdict: dedup.Granted, Record: r, Err: err}
 	}
 	answer, _ := list[1+i].([]any)
@@ -165,6 +186,9 @@ func decode(k dedup.Key, raw, ttl, now any) (dedup.Record, error) {
 	}
 	if ms, ok := ttl.(int64); ok && ms > 0 {
 		r.ExpiresAt = r.ReadAt.Add(time.Duration(ms) * time.Millisecond)
+		if r.UpdatedAt.IsZero() { // it was consumed without a script; see compareCall
+			r.UpdatedAt = r.ExpiresAt.Add(-r.Retention)
+		}
 	}
 	return r, nil
 }
@@ -177,83 +201,4 @@ func serverTime(k dedup.Key, now any) (time.Time, error) {
 		return time.Time{}, &dedup.StoreError{Op: "decode", Key: k, Indeterminate: true, Err: fmt.Errorf("malformed time in a reply: %w", err)}
 	}
 	return time.UnixMicro(us).UTC(), nil
-}
-
-// endLetter stands for a state that ends a claim; the script refuses any other.
-func endLetter(st dedup.State) any {
-	switch st {
-	case dedup.Consumed:
-		return "c"
-	case dedup.DeadOwed:
-		return "o"
-	case dedup.DeadSent:
-		return "d"
-	default:
-		return "-"
-	}
-}
-
-// SettleMany settles the claims in one round trip (on a Cluster, one for each server). Results that are together larger than
-// 1 MiB make it several, so that memory stays bounded.
-func (s *Store) SettleMany(ctx context.Context, settlements []dedup.HeldSettlement) []error {
-	out := make([]error, len(settlements))
-	valid := make([]*dedup.HeldSettlement, 0, len(settlements))
-	places := make([]int, 0, len(settlements))
-	for i := range settlements {
-		if err := invalidClass(settlements[i].Settlement.Cause.Class); err != nil {
-			out[i] = s.failure(ctx, "settle", settlements[i].Hold.Key, err)
-			continue
-		}
-		valid, places = append(valid, &settlements[i]), append(places, i)
-	}
-	for len(valid) > 0 {
-		n, bytes := 1, settleBytes(valid[0])
-		for ; n < len(valid); n++ {
-			if bytes += settleBytes(valid[n]); bytes > maxBytes {
-				break
-			}
-		}
-		spans := s.chunks(n)
-		calls := make([]call, len(spans))
-		for i, span := range spans {
-			calls[i] = s.settleCall(valid[span[0]:span[1]])
-		}
-		replies := s.runCalls(ctx, calls)
-		for i, span := range spans {
-			for j := span[0]; j < span[1]; j++ {
-				out[places[j]] = s.settled(ctx, valid[j].Hold.Key, replies[i], j-span[0])
-			}
-		}
-		valid, places = valid[n:], places[n:]
-	}
-	return out
-}
-
-// settleBytes is about what a settlement adds to a request.
-func settleBytes(st *dedup.HeldSettlement) int {
-	return len(st.Settlement.Result) + len(st.Settlement.Cause.Message)
-}
-
-// settleCall is one run of settle.lua.
-func (s *Store) settleCall(settlements []*dedup.HeldSettlement) call {
-	out := call{script: settleScript, keys: make([]string, 0, len(settlements)), args: make([]any, 0, 7*len(settlements))}
-	var retention any // mostly that of the one before
-	for i, st := range settlements {
-		if i == 0 || st.Settlement.Retention != settlements[i-1].Settlement.Retention {
-			retention = millis(st.Settlement.Retention)
-		}
-		h, st := &st.Hold, &st.Settlement
-		out.keys = append(out.keys, s.name(h.Key))
-		out.args = append(out.args, fence(h.Fence), string(h.Nonce), endLetter(st.State), dash(string(st.Cause.Class)),
-			text(st.Cause.Message), st.Result, retention)
-	}
-	return out
-}
-
-// settled reads answer i of a reply of settle.lua.
-func (s *Store) settled(ctx context.Context, k dedup.Key, rep reply, i int) error {
-	if list, ok := rep.value.([]any); ok && i < len(list) {
-		rep.value = list[i]
-	}
-	return s.outcome(ctx, "settle", k, rep)
 }

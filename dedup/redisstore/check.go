@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -12,7 +13,7 @@ import (
 // Finding is a setting of a server with which it can lose records, or that it does not tell.
 type Finding struct {
 	Server  string // where it is, without credentials
-	Setting string // as in the server's configuration: "maxmemory-policy" or "appendonly"
+	Setting string // as in the server's configuration: "maxmemory-policy"
 	Value   string // what the server has; empty if it does not tell
 }
 
@@ -30,17 +31,22 @@ func (f Finding) String() string {
 
 // dangers are the settings that matter, with what they must be and what happens otherwise.
 var dangers = map[string]struct{ want, why string }{
-	settingPolicy: {"noeviction", "a server that is full evicts records, and what is evicted is run again"},
-	settingAOF:    {"yes", "without an append-only file a restart forgets records, and what is forgotten is run again"},
+	settingPolicy:  {"noeviction", "a server that is full evicts records, and what is evicted is run again"},
+	settingAOF:     {"yes", "without an append-only file a restart forgets records, and what is forgotten is run again"},
+	settingEntries: {"at least 512", "with Config.Layout Compact a bucket of more keys takes four times the memory"},
+	settingValue:   {"at least 16", "with Config.Layout Compact every bucket takes four times the memory"},
 }
 
 const (
 	settingPolicy = "maxmemory-policy"
 	settingAOF    = "appendonly"
+	// Of the hashes of Compact.
+	settingEntries = "hash-max-listpack-entries"
+	settingValue   = "hash-max-listpack-value"
 )
 
 // Check looks for settings of the server with which it can lose records, on a Cluster of each master: an eviction policy
-// other than noeviction, and no append-only file. What a server does not tell is a finding too, never taken for good. No
+// other than noeviction, and no append-only file; with [Compact] also limits at which buckets take more memory. What a server does not tell is a finding too, never taken for good. No
 // findings means that these two are right, and nothing about replication; see the package comment. The error is for a
 // server that does not answer.
 func (s *Store) Check(ctx context.Context) ([]Finding, error) {
@@ -73,9 +79,42 @@ func (s *Store) Check(ctx context.Context) ([]Finding, error) {
 				found = append(found, Finding{Server: server, Setting: setting, Value: value})
 			}
 		}
+		if s.cfg.Layout == Compact {
+			some, err := s.checkBuckets(ctx, node, server)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, some...)
+		}
 	}
 	return found, nil
 }
+
+// checkBuckets looks for limits at which a bucket loses its compact encoding. Servers before 7.0 know them by older names only.
+func (s *Store) checkBuckets(ctx context.Context, node redis.Cmdable, server string) (found []Finding, err error) {
+	for _, limit := range []struct {
+		setting, old string
+		least        int
+	}{{settingEntries, "hash-max-ziplist-entries", leastEntries}, {settingValue, "hash-max-ziplist-value", digestSize}} {
+		var value string
+		for _, name := range []string{limit.setting, limit.old} {
+			values, err := node.ConfigGet(ctx, name).Result()
+			if err := noAnswer(server, err); err != nil {
+				return nil, err
+			}
+			if value = values[name]; value != "" {
+				break
+			}
+		}
+		if n, err := strconv.Atoi(value); err != nil || n < limit.least {
+			found = append(found, Finding{Server: server, Setting: limit.setting, Value: value})
+		}
+	}
+	return found, nil
+}
+
+// leastEntries is the default of Redis and Valkey, which [Config].Buckets counts on.
+const leastEntries = 512
 
 // noAnswer is the error if the server did not answer; a refusal is an answer.
 func noAnswer(server string, err error) error {

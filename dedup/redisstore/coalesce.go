@@ -149,6 +149,9 @@ func (s *Store) callOf(o *op) call {
 	case o.claim != nil:
 		return s.acquireCall([]*dedup.Claim{o.claim})
 	case o.settling != nil:
+		if c, ok := s.compareCall(o.settling); ok {
+			return c
+		}
 		return s.settleCall([]*dedup.HeldSettlement{o.settling})
 	}
 	return o.call

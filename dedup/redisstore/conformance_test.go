@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -22,6 +23,15 @@ var paths = map[string]func(redis.UniversalClient) dedup.Store{
 	"coalesced": func(rdb redis.UniversalClient) dedup.Store {
 		return redisstore.Queueing(redisstore.New(rdb, redisstore.Config{}))
 	},
+	"compact": func(rdb redis.UniversalClient) dedup.Store {
+		return longer{redisstore.Queueing(redisstore.New(rdb, redisstore.Config{Layout: redisstore.Compact}))}
+	},
+	"compact, alone": func(rdb redis.UniversalClient) dedup.Store {
+		return longer{redisstore.New(rdb, redisstore.Config{Layout: redisstore.Compact, NoCoalescing: true})}
+	},
+	"compact, batch": func(rdb redis.UniversalClient) dedup.Store {
+		return longerBatch{longer{redisstore.New(rdb, redisstore.Config{Layout: redisstore.Compact})}}
+	},
 	"batch": func(rdb redis.UniversalClient) dedup.Store {
 		return batched{redisstore.New(rdb, redisstore.Config{})}
 	},
@@ -37,6 +47,31 @@ func (b batched) Acquire(ctx context.Context, c dedup.Claim) (dedup.Verdict, ded
 
 func (b batched) Settle(ctx context.Context, h dedup.Hold, s dedup.Settlement) error {
 	return b.SettleMany(ctx, []dedup.HeldSettlement{{Hold: h, Settlement: s}})[0]
+}
+
+// longer remembers what is consumed for more than a lease, or it would not go into buckets: the suite's leases are as long as
+// its retentions.
+type longer struct{ *redisstore.Store }
+
+func (l longer) Settle(ctx context.Context, h dedup.Hold, s dedup.Settlement) error {
+	return l.Store.Settle(ctx, h, longerRetention(s))
+}
+
+type longerBatch struct{ longer }
+
+func (l longerBatch) Acquire(ctx context.Context, c dedup.Claim) (dedup.Verdict, dedup.Record, error) {
+	return batched{l.Store}.Acquire(ctx, c)
+}
+
+func (l longerBatch) Settle(ctx context.Context, h dedup.Hold, s dedup.Settlement) error {
+	return batched{l.Store}.Settle(ctx, h, longerRetention(s))
+}
+
+func longerRetention(s dedup.Settlement) dedup.Settlement {
+	if s.Retention > time.Hour {
+		s.Retention *= 10
+	}
+	return s
 }
 
 // conforms runs the suite over one kind of client, on every path. Its records are found by their names, as a stranger would.

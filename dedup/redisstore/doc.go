@@ -1,5 +1,6 @@
 // Package redisstore keeps records in Redis, or in a server that speaks its protocol and runs its scripts. It is the
-// store for production. Every change is one script, so it is atomic, and leases are measured by the server's clock.
+// store for production. Every change is one script, or one SET … IFEQ where the server has it, so it is atomic, and leases
+// are measured by the server's clock.
 //
 // # What the server must be
 //
@@ -88,10 +89,37 @@
 // The braces make the whole name one hash tag, so a record never spreads over slots; braces, bars and percent signs in
 // scope and key are percent-encoded. The time to live is the record's memory, never its lease.
 //
+// # Compact memory
+//
+// Most of what is remembered is keys that are consumed and have no result. With [Config].Layout [Compact] each becomes, as
+// it is settled, an entry of 24 bytes in a hash of many: the first half of a SHA-256 of its name, when it expires, and the
+// beginning of its fingerprint; 35 to 44 bytes a key with everything around it (docs/performance.md), where a record takes
+// 320. Claims, failed and dead keys stay readable records, and so does what is consumed with a result, with steps, after a
+// replay, or for less than a lease and two seconds. The record of a consumed key itself stays for one lease more, so that a repeated Settle succeeds;
+// after that it is [dedup.ErrLeaseLost]. What is different with a key of which only the digest is left:
+//
+//   - It is remembered for its retention, and up to one second longer.
+//   - Acquire and Get know its state and its expiry, not its fence, nonce, fingerprint and times. List does not show it, since
+//     a digest does not tell the key. Forget and Reopen work.
+//   - Another payload under its key is taken for the same with odds of 1 to 2^32, or if nobody took a fingerprint. Of a
+//     billion keys in a scope, two have the same digest with odds of 1 to 10^20; the later one would be taken for a duplicate.
+//
+// Buckets expire with their last entry, and each new entry looks at two others of its bucket and drops those that are over.
+// A bucket lies in the slot of its records. [Config].Buckets says how many there are, [Store.Check] whether the server keeps
+// hashes of that size in compact encoding. A key costs the server more time: it is looked up in two places.
+//
+// A store with [Readable] does not look for digests, so workers with [Readable] and with [Compact] must not share a scope.
+// [Moving] is the step between them: it looks for digests and makes none. To compact, restart all workers with [Moving], one
+// after another, and then with [Compact]. Back again, restart them with [Moving], wait until the retention is over, and then
+// restart them with [Readable]. What operators run needs [Moving] or [Compact], too, to show and forget these keys. The fast
+// tier of a tieredstore should be [Readable], for it compares fences. Users need the rights of docs/permissions.md.
+//
 // # Defaults
 //
 //	Config.Prefix        "idemq:"
 //	Config.WaitReplicas  0        do not wait
 //	Config.WaitTimeout   1 s      if WaitReplicas is set
 //	Config.NoCoalescing  false    calls travel together
+//	Config.Layout        Readable
+//	Config.Buckets       4096     if Layout is Moving or Compact; 16384 on a Cluster
 package redisstore

@@ -11,6 +11,12 @@ import (
 // NameOf is the name of a record in Redis.
 func NameOf(s *Store, k dedup.Key) string { return s.name(k) }
 
+// ComparesAndSets says whether the store has found out that the server knows SET … IFEQ.
+func ComparesAndSets(s *Store) bool { return s.compareAndSet.Load() == compares }
+
+// BucketOf is the name of the bucket of a key, and its digest.
+func BucketOf(s *Store, k dedup.Key) (string, []byte) { return s.bucketOf(s.name(k)) }
+
 // ClientOf is the client that Open made.
 func ClientOf(s *Store) redis.UniversalClient { return s.rdb }
 

@@ -14,7 +14,9 @@ var sources embed.FS
 
 // script returns a script behind the common part, record.lua.
 func script(name string) *redis.Script {
-	return redis.NewScript(source("record") + "\n" + source(name))
+	s := redis.NewScript(source("record") + "\n" + source(name))
+	compactScripts[s] = redis.NewScript(source("record") + "\n" + source("compact") + "\n" + source(name))
+	return s
 }
 
 func source(name string) string {
@@ -24,6 +26,9 @@ func source(name string) string {
 	}
 	return string(b)
 }
+
+// compactScripts are the scripts that know of buckets, by those that do not.
+var compactScripts = map[*redis.Script]*redis.Script{}
 
 var (
 	acquireScript    = script("acquire")
@@ -44,6 +49,8 @@ type call struct {
 	script *redis.Script
 	keys   []string
 	args   []any
+
+	compare *comparison // in place of script and args
 }
 
 // reply is what came of a call. Its short is set if too few replicas have what the call wrote; the call was applied.
@@ -70,6 +77,7 @@ func (s *Store) runCalls(ctx context.Context, calls []call) []reply {
 	b := batch{store: s, calls: calls, replies: replies}
 	for i := range calls {
 		todo[i] = i
+		b.compares = b.compares || calls[i].compare != nil
 		b.wait = b.wait || s.cfg.WaitReplicas > 0 && calls[i].script != getScript && calls[i].script != stepsScript
 	}
 	for n := 0; n < maxSends && len(todo) > 0; n++ {
@@ -92,12 +100,14 @@ type batch struct {
 	replies  []reply
 	withText bool // a server did not know a script: the text goes along
 	wait     bool
+	compares bool
 }
 
 // send sends some of the calls. Without waiting for replicas the client finds each key's server; with it, the WAIT has to
-// follow on the connection of the writes, so they go to each server on their own.
+// follow on the connection of the writes, so they go to each server on their own. So do settlements without a script, since
+// the question who watches them is not one that a client could spread.
 func (b *batch) send(ctx context.Context, todo []int) {
-	if !b.wait || b.store.single {
+	if b.store.single || !b.wait && !b.compares {
 		b.pipeline(ctx, b.store.rdb, todo)
 		return
 	}
@@ -122,13 +132,16 @@ func (b *batch) pipeline(ctx context.Context, rdb redis.Cmdable, todo []int) {
 	p := rdb.Pipeline()
 	cmds := make([]*redis.Cmd, len(todo))
 	for n, i := range todo {
-		c := b.calls[i]
-		if b.withText {
+		c := b.store.withBuckets(b.calls[i])
+		if c.compare != nil {
+			cmds[n] = c.compare.send(ctx, p, c.keys[0])
+		} else if b.withText {
 			cmds[n] = c.script.Eval(ctx, p, c.keys, c.args...)
 		} else {
 			cmds[n] = c.script.EvalSha(ctx, p, c.keys, c.args...)
 		}
 	}
+	listeners, probe := b.listeners(ctx, p, todo), b.probe(ctx, p, todo)
 	var wait *redis.Cmd
 	if b.wait {
 		wait = p.Do(ctx, "WAIT", b.store.cfg.WaitReplicas, millis(b.store.cfg.WaitTimeout))
@@ -142,12 +155,20 @@ func (b *batch) pipeline(ctx context.Context, rdb redis.Cmdable, todo []int) {
 		v, err := cmds[n].Result()
 		b.replies[i] = reply{value: v, err: err, short: short}
 	}
+	tell(ctx, rdb, listeners)
+	if probe != nil {
+		b.store.probed(probe)
+	}
 }
 
 // refused returns the calls that were not run and are worth another try, and prepares it.
 func (b *batch) refused(ctx context.Context, todo []int) (again []int) {
 	moved := false
 	for _, i := range todo {
+		if b.calls[i].compare != nil && !b.compared(i) {
+			again = append(again, i)
+			continue
+		}
 		switch err := b.replies[i].err; {
 		case redis.HasErrorPrefix(err, "NOSCRIPT"): // never loaded, or flushed, or the server was restarted
 			b.withText = true

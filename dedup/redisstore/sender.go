@@ -58,6 +58,7 @@ func (b *gathered) roundTrip(s *Store) {
 		b.add(s.acquireCall(b.claims), claims[:n])
 		claims = claims[n:]
 	}
+	settlements = b.compare(s, settlements)
 	for size := s.scriptKeys(); len(settlements) > 0; {
 		n := min(size, len(settlements))
 		b.holds = b.holds[:0]
@@ -84,6 +85,19 @@ func (b *gathered) roundTrip(s *Store) {
 	clear(b.claims)
 	clear(b.holds)
 	clear(b.calls)
+}
+
+// compare adds the settlements that need no script, and returns the others.
+func (b *gathered) compare(s *Store, settlements []*op) []*op {
+	n := 0
+	for i, o := range settlements {
+		if c, ok := s.compareCall(o.settling); ok {
+			settlements[n], settlements[i] = settlements[i], settlements[n]
+			b.add(c, settlements[n:n+1])
+			n++
+		}
+	}
+	return settlements[n:]
 }
 
 func (b *gathered) add(c call, ops []*op) {

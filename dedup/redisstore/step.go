@@ -10,6 +10,7 @@ var _ dedup.StepStore = (*Store)(nil)
 
 // SaveStep keeps a step under a claim.
 func (s *Store) SaveStep(ctx context.Context, h dedup.Hold, st dedup.SavedStep) error {
+	s.granted.take(&h) // its record changes
 	return s.one(ctx, "save-step", saveStepScript, h.Key, fence(h.Fence), string(h.Nonce), st.Name, st.Data)
 }
 

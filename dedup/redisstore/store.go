@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -25,6 +26,16 @@ type Config struct {
 	// NoCoalescing sends every call on its own. Otherwise calls of many goroutines travel together while the server is busy
 	// with earlier ones; a call that comes alone is sent at once in either case. Defaults to false.
 	NoCoalescing bool
+	// Layout is how consumed keys are remembered; see the package comment. All workers of a scope must have one that fits
+	// the others'. Defaults to [Readable].
+	Layout Layout
+	// Buckets is how many hashes the consumed keys of a scope are spread over with Layout [Compact]: a power of two, from 64
+	// to 16777216, and on a Cluster at least 16384, one for each slot; other values are rounded up. A bucket should come to
+	// some 10 to 400 keys: with fewer it costs memory, with more than the server's hash-max-listpack-entries, too. All
+	// workers of a scope must have the same number, and keys are forgotten if it is changed. Defaults to 4096 on one server
+	// and in a Sentinel group, which is good for 50 thousand to 1.6 million keys a scope, and to 16384 on a Cluster, for 200
+	// thousand to 6 million.
+	Buckets int
 }
 
 const (
@@ -45,7 +56,9 @@ type Store struct {
 	lanes sync.Map // else by the address of each master
 	queue bool     // who comes alone queues too; tests set it
 
-	watching watching
+	granted       granted
+	compareAndSet atomic.Int32 // what the server knows of SET … IFEQ; see native.go
+	watching      watching
 }
 
 var (
@@ -69,6 +82,7 @@ func New(rdb redis.UniversalClient, cfg Config) *Store {
 		cfg.WaitTimeout = defaultWaitTimeout
 	}
 	_, single := rdb.(*redis.Client)
+	cfg.Buckets = buckets(cfg.Buckets, single)
 	s := &Store{rdb: rdb, cfg: cfg, single: single}
 	s.lane.store = s
 	return s
@@ -86,6 +100,7 @@ func (s *Store) Acquire(ctx context.Context, c dedup.Claim) (dedup.Verdict, dedu
 
 // Extend restarts the lease.
 func (s *Store) Extend(ctx context.Context, h dedup.Hold, lease time.Duration) error {
+	s.granted.take(&h) // its record changes
 	return s.one(ctx, "extend", extendScript, h.Key, fence(h.Fence), string(h.Nonce), millis(lease))
 }
 
@@ -103,6 +118,7 @@ func (s *Store) Release(ctx context.Context, h dedup.Hold, r dedup.Release) erro
 	if err := invalidClass(r.Cause.Class); err != nil {
 		return s.failure(ctx, "release", h.Key, err)
 	}
+	s.granted.take(&h)
 	return s.one(ctx, "release", releaseScript, h.Key, fence(h.Fence), string(h.Nonce), dash(string(r.Cause.Class)),
 		r.Cause.Message, millis(max(0, r.Delay)), flag(r.Uncounted), r.MaxInterrupted)
 }
@@ -153,14 +169,6 @@ func flag(b bool) string {
 func dash(s string) any {
 	if s == "" {
 		return "-"
-	}
-	return s
-}
-
-// text is an argument of a script.
-func text(s string) any {
-	if s == "" {
-		return ""
 	}
 	return s
 }

@@ -34,18 +34,21 @@ func BenchmarkTelling(b *testing.B) {
 					claims := make([]dedup.Claim, size)
 					for j := range claims {
 						claims[j] = dedup.Claim{
-							Key: dedup.Key{Scope: "s", ID: fmt.Sprintf("%d-%d-%d-%d", size, n, i, j)}, Nonce: "n",
+							Key: dedup.Key{Scope: "s", ID: fmt.Sprintf("%d-%d-%d-%d", size, n, i, j)}, Nonce: dedup.Nonce(fmt.Sprint("n", j)),
 							Lease: time.Minute, Retention: time.Minute, DeadRetention: time.Minute,
 						}
 					}
-					keys, args := []string{}, []any{}
+					var holds []*dedup.HeldSettlement
 					for _, a := range s.AcquireMany(ctx, claims) {
 						require.NoError(b, a.Err)
-						keys = append(keys, s.name(a.Record.Key))
-						args = append(args, fence(a.Record.Fence), "n", "c", "-", "", "result", millis(time.Minute))
+						holds = append(holds, &dedup.HeldSettlement{
+							Hold:       dedup.Hold{Key: a.Record.Key, Fence: a.Record.Fence, Nonce: a.Record.Nonce},
+							Settlement: dedup.Settlement{State: dedup.Consumed, Result: []byte("result"), Retention: time.Minute},
+						})
 					}
+					c := s.settleCall(holds)
 					begun := time.Now()
-					err := script.Run(ctx, rdb, keys, args...).Err()
+					err := script.Run(ctx, rdb, c.keys, c.args...).Err()
 					took[i] = append(took[i], time.Since(begun))
 					require.NoError(b, err)
 				}

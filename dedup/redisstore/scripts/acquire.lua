@@ -2,7 +2,8 @@
 --
 -- KEYS  the records
 -- ARGV  1 lease, 2 retention, 3 dead retention (milliseconds), 4 limit of attempts, 5 limit of abandonments (0: none),
---       6 'o' if letters are owed, 's' if not, 7 '1' if a WAIT follows; then for each key: nonce, fingerprint ('-' if none)
+--       6 'o' if letters are owed, 's' if not, 7 '1' if a WAIT follows; then for each key the part of a
+--       new record from the nonce to the fingerprint
 -- reply the store's time in microseconds as a string, then for each key: 1 if it was not known and is granted, so that the
 --       caller knows the record by itself (its fence is the time of the reply); else verdict, record, time to live in
 --       milliseconds. Verdicts: granted busy duplicate dead owed conflict unreadable. Unreadable comes with an empty record.
@@ -23,17 +24,45 @@ local new_head = string.format('1 a %.0f ', next_fence(nil))
 local new_tail = string.format(' %.0f 0 %.0f %.0f 0 %.0f - 0\n', now + lease * 1000, retention, now, now)
 local new_ttl = string.format('%.0f', math.max(retention + lease, 1))
 
-local function acquire_new(key, nonce, fp)
-  return redis.call('SET', key, new_head .. nonce .. ' 1 0 0 1 ' .. fp .. new_tail, 'PX', new_ttl, 'NX')
+local function set_new(key, middle)
+  return redis.call('SET', key, new_head .. middle .. new_tail, 'NX', 'PX', new_ttl)
+end
+
+-- acquire_new returns whether the key was not known, and if it was, what is there, unless the server is older than 7.0 or
+-- that is not a string.
+local acquire_new = set_new
+if redis.REDIS_VERSION_NUM then
+  acquire_new = function(key, middle)
+    local raw = redis.pcall('SET', key, new_head .. middle .. new_tail, 'NX', 'GET', 'PX', new_ttl)
+    if raw == false then
+      return true
+    elseif type(raw) == 'string' then
+      return false, raw
+    end
+    return set_new(key, middle) -- not a string, or a server that is out of memory and says so
+  end
+end
+
+-- consumed_print returns the fingerprint of a consumed record, nil if it is not one. It does not look at the rest: nothing
+-- is written, and the caller reads all of it.
+local function consumed_print(raw)
+  if string.byte(raw, 3) == 99 then
+    return string.match(raw, '^1 c %d+ [!-~]+ %d+ %d+ %d+ %d+ ([!-~]+) ')
+  end
 end
 
 -- acquire_known returns the verdict, the record, and its time to live if it was written.
-local function acquire_known(key, nonce, fp)
-  local r, unreadable = load(key)
+local function acquire_known(key, raw, nonce, fp)
+  local r, unreadable
+  if raw then
+    r, unreadable = parse(raw)
+  else
+    r, unreadable = load(key)
+  end
   if unreadable then
     return 'unreadable'
   end
-  if not matches(r.fp, fp) then
+  if not agrees(r, fp) then
     return 'conflict', r
   end
   if r.state == 'c' then
@@ -77,15 +106,28 @@ end
 
 local reply = { string.format('%.0f', now) }
 for i, key in ipairs(KEYS) do
-  local nonce, fp = ARGV[6 + 2 * i], ARGV[7 + 2 * i]
-  if acquire_new(key, nonce, fp) then
+  local middle = ARGV[7 + i]
+  local digest, unreadable, new, raw
+  if remembered then
+    digest, unreadable = remembered(key)
+  end
+  if not digest and not unreadable then
+    new, raw = acquire_new(key, middle)
+  end
+  if new then
     reply[i + 1] = 1
   else
-    local verdict, r, ttl = acquire_known(key, nonce, fp)
+    local nonce, fp = string.match(middle, '^(%S+) .* (%S+)$')
+    local known, verdict, r, ttl = raw and not remembered and consumed_print(raw), nil, nil, nil
+    if known then
+      verdict, r = matches(known, fp) and 'duplicate' or 'conflict', { raw = raw }
+    else
+      verdict, r, ttl = acquire_known(key, raw, nonce, fp)
+    end
     if waits and not ttl and verdict ~= 'busy' and verdict ~= 'conflict' and verdict ~= 'unreadable' then
       confirm(key) -- nothing was written, and the caller relies on what is there
     end
-    reply[i + 1] = { verdict, r and r.raw or '', ttl or (r and redis.call('PTTL', key)) or 0 }
+    reply[i + 1] = { verdict, r and r.raw or '', ttl or (r and (r.state and left(key, r) or redis.call('PTTL', key))) or 0 }
   end
 end
 tell(settled)

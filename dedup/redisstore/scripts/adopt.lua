@@ -34,6 +34,9 @@ if steps and r and r.created ~= other.created then -- they are bound to the time
     redis.call('SET', steps_of(KEYS[1]), string.format('%.0f\n', other.created) .. string.sub(steps, #owner + 1), 'PX', '1000')
   end
 end
+if uncompacted then
+  uncompacted(KEYS[1])
+end
 store(KEYS[1], other, tonumber(ARGV[5]), false)
 if other.state ~= 'a' then
   tell(KEYS)

@@ -12,5 +12,8 @@ if r and r.state == 'a' and r.lease_until > now and ARGV[1] ~= '1' then
   return 'running'
 end
 redis.call('DEL', KEYS[1], steps_of(KEYS[1]))
+if uncompacted then
+  uncompacted(KEYS[1])
+end
 tell(KEYS)
 return 'ok'

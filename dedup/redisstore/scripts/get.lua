@@ -7,7 +7,21 @@
 local reply = { string.format('%.0f', now) }
 for _, key in ipairs(KEYS) do
   local raw = redis.pcall('GET', key)
+  local ttl = redis.call('PTTL', key)
+  if remembered and type(raw) ~= 'table' then -- consumed keys may be remembered longer than their records, or without
+    local r, unreadable
+    if raw then
+      r = parse(raw)
+    else
+      r, unreadable = remembered(key)
+    end
+    if r then
+      raw, ttl = r.raw, left(key, r)
+    elseif unreadable then
+      raw = ''
+    end
+  end
   reply[#reply + 1] = type(raw) == 'table' and '' or raw
-  reply[#reply + 1] = redis.call('PTTL', key)
+  reply[#reply + 1] = ttl
 end
 return reply

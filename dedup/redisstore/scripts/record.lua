@@ -10,6 +10,9 @@ local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
 local pattern = '^1 ([afcod]) (%d+) ([!-~]+) (%d+) (%d+) (%d+) (%d+) ([!-~]+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ([!-~]+) (%d+)\n'
 
+-- What compact.lua fills in, where a store has it.
+local remembered, compacted, uncompacted, touched
+
 local max_text = 64 -- bytes of a nonce or a class
 local max_count = 2147483647
 local max_number = 9007199254740992 -- 2^53
@@ -70,6 +73,9 @@ local function load(key)
     return nil, true
   end
   if not raw then
+    if remembered then
+      return remembered(key)
+    end
     return nil, false
   end
   return parse(raw)
@@ -104,7 +110,19 @@ local function confirm(key)
   local ttl = redis.call('PTTL', key)
   if ttl > 0 then
     redis.call('PEXPIRE', key, ttl)
+  elseif touched then
+    touched(key)
   end
+end
+
+-- left is how long a record is still remembered, in milliseconds. One that is in its bucket too outlives itself.
+local function left(key, r)
+  if r.left then
+    return r.left
+  end
+  local ttl = redis.call('PTTL', key)
+  local digest = remembered and r.state == 'c' and remembered(key)
+  return digest and math.max(ttl, digest.left) or ttl
 end
 
 -- next_fence is larger than the previous one and not smaller than the time, so that it grows over expiry too.
@@ -121,6 +139,14 @@ end
 
 local function matches(a, b)
   return a == b or a == '-' or b == '-'
+end
+
+-- agrees compares a fingerprint with that of a record, of which a digest has the beginning only.
+local function agrees(r, fp)
+  if r.short and r.short ~= 0 and fp ~= '-' then
+    return r.short == tonumber(string.sub(fp, 1, 8), 16)
+  end
+  return matches(r.fp, fp)
 end
 
 -- tell tells who watches these keys (watch.go) that something has come of them. It asks first who listens: for many keys
@@ -147,7 +173,7 @@ local settled = {} -- the keys that settle was called for; scripts that call it 
 
 -- settle makes the record consumed or dead, and returns its time to live.
 local function settle(key, r, state, class, cause, result, retention)
-  local replayed = r.generation > 1
+  local replayed, lease = r.generation > 1, (r.lease_until - r.updated) / 1000
   r.state, r.class, r.cause, r.result = state, class, cause, ''
   if state == 'c' then
     r.class, r.cause, r.result = '-', '', result
@@ -156,5 +182,9 @@ local function settle(key, r, state, class, cause, result, retention)
   end
   r.lease_until, r.not_before, r.retention = 0, 0, retention
   settled[#settled + 1] = key
-  return store(key, r, retention, replayed)
+  local ttl = store(key, r, retention, replayed)
+  if compacted then
+    compacted(key, r, lease)
+  end
+  return ttl
 end

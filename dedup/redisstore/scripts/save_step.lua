@@ -41,6 +41,6 @@ end
 if not known then
   out[#out + 1] = entry
 end
-local ttl = math.max(redis.call('PTTL', KEYS[1]), 1)
+local ttl = store(KEYS[1], r, 0, true) -- settle.lua knows by this change that there are steps
 redis.call('SET', steps_of(KEYS[1]), table.concat(out), 'PX', string.format('%.0f', ttl))
 return 'ok'

@@ -1,43 +1,23 @@
 -- settle ends claims for good.
 --
 -- KEYS  the records
--- ARGV  for each key: fence, nonce, state ('c' consumed, 'o' dead with its letter owed, 'd' dead; anything else is
---       lost), class ('-' if none), cause, result, retention (milliseconds)
--- reply for each key: ok, lost or unreadable
+-- ARGV  1 lease and 2 retention of the claims that go the short way, 3 their retention as consumed (milliseconds), 4 '1' if
+--       results follow; then for each key its text, and its result if results follow. The short text, for a key that was
+--       not known when it was claimed, of which nothing has changed since, and that is to be consumed, is the part of its
+--       record from the fence to the fingerprint. The long one is '-', fence, nonce, state ('c' consumed, 'o' dead with its
+--       letter owed, 'd' dead; anything else is lost), class ('-' if none), retention (milliseconds) and cause, parted by
+--       spaces
+-- reply ok if all are; else for each key: ok, lost or unreadable
 
--- Most claims that are settled are consumed at the first try. Their records follow this pattern behind the nonce, and need
--- not be taken apart field by field. It takes only what load would take, in its only spelling: numbers of few digits, and
--- times of 16 digits below 2^53.
-local moment = '[1-8]' .. string.rep('%d', 15)
-local rest_plain = '^([1-9]%d?%d? %d %d 1 )([-0-9a-f]+) ' .. moment .. ' 0 [1-9]%d?%d?%d?%d?%d?%d?%d?%d?%d?%d? ('
-  .. moment .. ') 0 ' .. moment .. ' %- 0\n$'
-local no_digest = string.rep('0', 32)
+-- Most claims are settled by the process that made them, which knows their records. Then the record is put together and
+-- compared as a whole, and need not be taken apart. A record has one spelling, so one that differs has changed, or is
+-- another's.
+local lease, claimed_retention, retention, results = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 
--- consume_plain settles a claim of that kind as consumed. Nil means that it is not of that kind, and was not changed.
-local function consume_plain(key, fence, nonce, result, retention)
-  local raw = redis.pcall('GET', key)
-  if type(raw) ~= 'string' then
-    return nil
-  end
-  local owner = fence .. ' ' .. nonce .. ' '
-  if string.sub(raw, 1, 4 + #owner) ~= '1 a ' .. owner then
-    return nil
-  end
-  if nonce == '-' or #nonce > max_text or not string.find(nonce, '^[!-~]+$')
-    or #fence > 16 or not string.find(fence, '^[1-8]%d*$') then
-    return nil
-  end
-  local counts, fp, created = string.match(raw, rest_plain, 5 + #owner)
-  if not counts or not (fp == '-' or (#fp == 32 and fp ~= no_digest and not string.find(fp, '-', 1, true))) then
-    return nil
-  end
-  if redis.call('PTTL', steps_of(key)) > 0 then
-    redis.call('PEXPIRE', steps_of(key), retention)
-  end
-  redis.call('SET', key, string.format('1 c %s%s%s 0 0 %s %s 0 %.0f - 0\n', owner, counts, fp, retention, created, now) .. result,
-    'PX', retention)
-  settled[#settled + 1] = key
-  return 'ok'
+local before, after = {}, {} -- what follows on a short text, in the record and in what takes its place; by the fence
+local function follow(fence)
+  before[fence] = string.format(' %.0f 0 %s %s 0 %s - 0\n', tonumber(fence) + tonumber(lease) * 1000, claimed_retention, fence, fence)
+  after[fence] = string.format(' 0 0 %s %s 0 %.0f - 0\n', retention, fence, now)
 end
 
 local function settle_one(key, fence, nonce, state, class, cause, result, retention)
@@ -59,12 +39,46 @@ local function settle_one(key, fence, nonce, state, class, cause, result, retent
   return 'ok'
 end
 
-local reply = {}
+-- One command reads all records. A key that comes twice was read too early for the second time, but then the caller knows
+-- nothing of it any more. To a user without the right for it none looks like what it is taken for.
+local records = {}
+if #KEYS > 1 then
+  records = redis.pcall('MGET', unpack(KEYS))
+elseif string.byte(ARGV[5]) ~= 45 then
+  records[1] = redis.pcall('GET', KEYS[1])
+end
+
+local reply, all, at = {}, true, 5
 for i, key in ipairs(KEYS) do
-  local a = 7 * (i - 1)
-  local fence, nonce, state, result, retention = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 6], ARGV[a + 7]
-  reply[i] = state == 'c' and retention ~= '0' and consume_plain(key, fence, nonce, result, retention)
-    or settle_one(key, tonumber(fence), nonce, state, ARGV[a + 4], ARGV[a + 5], result, tonumber(retention))
+  local text, result, short = ARGV[at], '', false
+  if results then
+    result = ARGV[at + 1]
+  end
+  if string.byte(text) ~= 45 then
+    local fence = string.sub(text, 1, 16)
+    if not before[fence] then
+      follow(fence)
+    end
+    if records[i] == '1 a ' .. text .. before[fence] then
+      -- There are no steps whose memory would have to follow: save_step changes the record.
+      redis.call('SET', key, '1 c ' .. text .. after[fence] .. result, 'PX', retention)
+      if compacted then
+        compacted(key, {
+          state = 'c', result = result, generation = 1, retention = tonumber(retention), fp = string.match(text, '%S+$'),
+        }, tonumber(lease))
+      end
+      settled[#settled + 1] = key
+      reply[i], short = 'ok', true
+    else
+      text = '-' .. string.match(text, '^%d+ %S+') .. ' c - ' .. retention .. ' '
+    end
+  end
+  if not short then
+    local fence, nonce, state, class, memory, cause = string.match(text, '^-(%d+) (%S+) (%S) (%S+) (%d+) (.*)$')
+    reply[i] = settle_one(key, tonumber(fence), nonce, state, class, cause, result, tonumber(memory))
+    all = all and reply[i] == 'ok'
+  end
+  at = at + (results and 2 or 1)
 end
 tell(settled)
-return reply
+return all and 'ok' or reply
