@@ -29,10 +29,7 @@ type Begun struct {
 // left over of which the caller knows nothing; the contexts of its guards have ended then.
 func (d *Deduper) BeginMany(ctx context.Context, requests []Request, opts ...BeginOption) []Begun {
 	begun, claims, of := make([]Begun, len(requests)), make([]Claim, 0, len(requests)), make([]int, 0, len(requests))
-	c := withOptions(Claim{
-		Lease: d.cfg.Lease, Retention: d.cfg.Retention, DeadRetention: d.cfg.DeadRetention,
-		MaxAttempts: max(0, d.cfg.MaxAttempts), MaxAbandoned: d.cfg.MaxAbandoned,
-	}, opts)
+	c := d.newClaim(opts)
 	batch := rand.Text() + "." // the nonces of one call differ in the number behind it
 	for i, r := range requests {
 		if begun[i].Err = r.Key.Validate(); begun[i].Err == nil {
@@ -56,7 +53,7 @@ func (d *Deduper) BeginMany(ctx context.Context, requests []Request, opts ...Beg
 			begun[i] = Begun{Outcome: Outcome{Verdict: a.Verdict, Record: a.Record}, Err: a.Err}
 			switch se := (*StoreError)(nil); {
 			case a.Err == nil && a.Verdict == Granted:
-				begun[i].Guard = newGuard(ctx, d, claims[n], a.Record, sent)
+				begun[i].Guard = newGuard(ctx, d, &claims[n], &a.Record, sent)
 			case a.Err == nil:
 			case errors.As(a.Err, &se) && se.Indeterminate && try < acquireTries:
 				begun[i].Outcome = Outcome{}
@@ -79,7 +76,7 @@ func (d *Deduper) acquireMany(ctx context.Context, claims []Claim) []Acquisition
 	}
 	out := make([]Acquisition, len(claims))
 	for i, c := range claims {
-		out[i].Verdict, out[i].Record, out[i].Err = d.acquire(ctx, c)
+		out[i].Verdict, out[i].Record, out[i].Err = d.acquire(ctx, c, time.Now())
 	}
 	return out
 }
@@ -102,7 +99,7 @@ func (d *Deduper) SettleMany(ctx context.Context, endings []Ending) []error {
 	errs, held, of := make([]error, len(endings)), make([]HeldSettlement, 0, len(endings)), make([]int, 0, len(endings))
 	for i, e := range endings {
 		if errs[i] = e.Guard.Err(); errs[i] == nil {
-			held, of = append(held, HeldSettlement{Hold: e.Guard.hold, Settlement: e.Settlement}), append(of, i)
+			held, of = append(held, HeldSettlement{Hold: e.Guard.Hold(), Settlement: e.Settlement}), append(of, i)
 		}
 	}
 	if len(held) > 0 {
@@ -154,7 +151,7 @@ func (g *Guard) TryRelease(ctx context.Context, r Release) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.d.cfg.StoreTimeout)
 	defer cancel()
-	err := g.d.store.Release(ctx, g.hold, r)
+	err := g.d.store.Release(ctx, g.Hold(), r)
 	if errors.Is(err, ErrLeaseLost) {
 		return g.refused()
 	}
