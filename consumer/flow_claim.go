@@ -84,7 +84,7 @@ func (f *Flow) screen(w arrival) *Attempt {
 		return &Attempt{p: f.p, delivery: w.delivery, message: w.delivery.Message(), entry: s.entry, arrived: w.at}
 	}
 	slow := !s.quick() || s.known && confirms(w.delivery)
-	f.answer(!slow, func() { f.p.turnAway(f.ctx, w.delivery, s) })
+	f.answer(!slow, func() { f.p.turnAway(f.answers, w.delivery, s) })
 	return nil
 }
 
