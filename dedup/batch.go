@@ -2,9 +2,7 @@ package dedup
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"strconv"
 	"time"
 )
 
@@ -30,14 +28,13 @@ type Begun struct {
 func (d *Deduper) BeginMany(ctx context.Context, requests []Request, opts ...BeginOption) []Begun {
 	begun, claims, of := make([]Begun, len(requests)), make([]Claim, 0, len(requests)), make([]int, 0, len(requests))
 	c := d.newClaim(opts)
-	batch := rand.Text() + "." // the nonces of one call differ in the number behind it
+	sent := time.Now()
 	for i, r := range requests {
 		if begun[i].Err = r.Key.Validate(); begun[i].Err == nil {
-			c.Key, c.Fingerprint, c.Nonce = r.Key, r.Fingerprint, Nonce(batch+strconv.Itoa(i))
+			c.Key, c.Fingerprint, c.Nonce = r.Key, r.Fingerprint, processNonces.next(sent)
 			claims, of = append(claims, c), append(of, i)
 		}
 	}
-	sent := time.Now()
 	for try := 1; len(claims) > 0; try++ {
 		if err := ctx.Err(); err != nil {
 			for _, i := range of {
