@@ -44,6 +44,28 @@ type Adopter interface {
 	Adopt(ctx context.Context, r Record, over Fence) error
 }
 
+// BatchAdopter is an [Inspector] and [Adopter] that reads and takes over many records in one round trip, so that a tiered
+// store works in batches, too. One record's failure does not touch the others.
+type BatchAdopter interface {
+	// GetMany reads every key; answer i belongs to key i.
+	GetMany(ctx context.Context, keys []Key) []Found
+	// AdoptMany is Adopt for every record; error i belongs to adoption i. Equal keys in one call are treated one after
+	// another.
+	AdoptMany(ctx context.Context, adoptions []Adoption) []error
+}
+
+// Found is one answer of [BatchAdopter.GetMany]: what [Inspector.Get] returns.
+type Found struct {
+	Record Record
+	Err    error
+}
+
+// Adoption is one request of [BatchAdopter.AdoptMany]: the parameters of [Adopter.Adopt].
+type Adoption struct {
+	Record Record
+	Over   Fence
+}
+
 // TxInserter is a [Store] whose database can keep the settled record of a claim that is held elsewhere: the durable tier of
 // a tiered store, for [SettleTx].
 type TxInserter interface {

@@ -31,6 +31,9 @@ func (d *demoRun) replayPoison(ctx context.Context) error {
 	if len(letters) == 0 {
 		return nil
 	}
+	if err := d.goOn(); err != nil { // if nobody was killed they would hold now
+		return err
+	}
 	if err := d.mend(ctx); err != nil {
 		return err
 	}

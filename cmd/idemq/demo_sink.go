@@ -40,7 +40,7 @@ func (s journalSink) add(ctx context.Context, m *consumer.Message, hold func(con
 	return hold(ctx)
 }
 
-// tableSink inserts each effect in the database of the store, and settles in the same transaction: both are there, or
+// tableSink inserts each effect in the database that the store is, or that stands behind it, and settles in the same transaction: both are there, or
 // neither is.
 type tableSink struct {
 	db   *sqlDB
@@ -105,17 +105,25 @@ func (s tableSink) effects(ctx context.Context) (out []effect, err error) {
 // demoTable is the name of a table of the demo's own.
 func demoTable(id string) string { return "idemq_" + strings.ToLower(id) }
 
-// openDemoStore opens the store; with a database, also the table for the demo's effects, which may not be there yet.
+// openDemoStore opens the store; with a database, alone or behind a fast store, also the table for the demo's effects, which
+// may not be there yet.
 func (a *app) openDemoStore(ctx context.Context, js jetstream.JetStream, id string) (dedup.Store, *tableSink, func(), error) {
-	if !a.isSQL() {
+	base := a.database()
+	if base == nil {
 		s, closeStore, err := a.openStore(ctx, js)
 		return s, nil, closeStore, err
 	}
-	db, closeDB, err := a.openSQL(ctx)
+	db, closeStore, err := base.openSQL(ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return db.store, &tableSink{db, demoTable(id)}, closeDB, nil
+	s := dedup.Store(db.store)
+	if !a.isSQL() {
+		if s, closeStore, err = a.inFrontOf(ctx, js, s, closeStore); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return s, &tableSink{db, demoTable(id)}, closeStore, nil
 }
 
 // effects are those of all workers, killed ones included.

@@ -31,14 +31,15 @@ type demoWorker struct {
 	err     error
 }
 
-func (d *demoRun) startWorker() error {
+// startWorker starts a worker whose handlers hold after so many effects; 0 is never.
+func (d *demoRun) startWorker(holdAfter int) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("own program: %w", err)
 	}
 	d.started++
 	w := &demoWorker{journal: filepath.Join(d.dir, fmt.Sprintf("journal-%d", d.started))}
-	w.cmd = exec.Command(self, "demo-worker", d.id, w.journal, "--log-level", d.workerLogLevel())
+	w.cmd = exec.Command(self, "demo-worker", d.id, w.journal, "--log-level", d.workerLogLevel(), "--"+holdFlag, strconv.Itoa(holdAfter))
 	how, err := d.settled.encode()
 	if err != nil {
 		return err
@@ -75,8 +76,8 @@ const demoConnection = "IDEMQ_DEMO_CONNECTION"
 
 // What a worker is told on its standard input.
 const (
-	holdOrder = "hold" // its handlers stop after their effects, until the worker ends
-	mendOrder = "mend" // poison is poison no more
+	goOnOrder = "go on" // its handlers hold no more
+	mendOrder = "mend"  // poison is poison no more
 )
 
 func (w *demoWorker) order(what string) error {
@@ -104,30 +105,36 @@ func (w *demoWorker) stop() error {
 }
 
 func (a *app) demoWorkerCommand() *cobra.Command {
-	return &cobra.Command{
+	var holdAfter int
+	c := &cobra.Command{
 		Use: "demo-worker ID JOURNAL", Hidden: true, Args: exactly(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, cancel := context.WithCancel(context.WithoutCancel(c.Context())) // the parent decides, not Ctrl-C
 			defer cancel()
-			return a.demoWork(ctx, cancel, args[0], args[1])
+			return a.demoWork(ctx, cancel, args[0], args[1], holdAfter)
 		},
 	}
+	c.Flags().IntVar(&holdAfter, holdFlag, 0, "effects after which handlers stop before they return, until they are told to go on")
+	return c
 }
 
+const holdFlag = "hold-after"
+
 // demoWork is a worker: each effect is a line in its journal, written in one go, which SIGKILL cannot take back.
-func (a *app) demoWork(ctx context.Context, end context.CancelFunc, id, path string) error {
+func (a *app) demoWork(ctx context.Context, end context.CancelFunc, id, path string, holdAfter int) error {
 	journal, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = journal.Close() }()
-	var hold, mended atomic.Bool
+	hold := newHolder(journal, holdAfter)
+	var mended atomic.Bool
 	go func() { // ends with the process: reading cannot be interrupted
 		defer end()
 		for s := bufio.NewScanner(a.in); s.Scan(); {
 			switch s.Text() {
-			case holdOrder:
-				hold.Store(true)
+			case goOnOrder:
+				hold.goOn()
 			case mendOrder:
 				mended.Store(true)
 				_, _ = fmt.Fprintln(journal, "mended")
@@ -172,15 +179,7 @@ func (a *app) demoWork(ctx context.Context, end context.CancelFunc, id, path str
 		if err := pretendToWork(ctx); err != nil { // the work before the effect, and below what follows it
 			return err
 		}
-		err := sink.add(ctx, m, func(ctx context.Context) error {
-			if !hold.Load() {
-				return nil
-			}
-			_, err := fmt.Fprintln(journal, "holding")
-			<-ctx.Done()
-			return errors.Join(context.Cause(ctx), err)
-		})
-		if err != nil {
+		if err := sink.add(ctx, m, hold.hold); err != nil {
 			return err
 		}
 		return pretendToWork(ctx)

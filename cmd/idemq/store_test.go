@@ -62,6 +62,21 @@ func TestStoreMigrateSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestProcessesThatMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]string{
+		"sqlite": "sqlite://" + filepath.Join(t.TempDir(), "at once.db"), "postgres": testserver.Postgres(t).Database(t),
+	} {
+		var all []*process
+		for range 4 {
+			all = append(all, command(t, "store", "migrate", url).start())
+		}
+		for _, p := range all {
+			assert.Equal(t, exitFine, p.wait(), "%s: %s", name, p.err.String())
+		}
+	}
+}
+
 // A schema from the future is left alone.
 func TestStoreMigrateLeavesANewerSchemaAlone(t *testing.T) {
 	t.Parallel()

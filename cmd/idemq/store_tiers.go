@@ -56,14 +56,20 @@ func (a *app) checkTiers(fast, durable string) error {
 
 // openTiers opens the store that is made of two.
 func (a *app) openTiers(ctx context.Context, js jetstream.JetStream) (dedup.Store, func(), error) {
-	fast, durable, _ := splitTiers(a.store)
-	f, closeFast, err := a.at(fast).openStore(ctx, js)
+	_, durable, _ := splitTiers(a.store)
+	d, closeDurable, err := a.at(durable).openStore(ctx, js)
 	if err != nil {
 		return nil, nil, err
 	}
-	d, closeDurable, err := a.at(durable).openStore(ctx, js)
+	return a.inFrontOf(ctx, js, d, closeDurable)
+}
+
+// inFrontOf opens the fast tier before a durable one that is open, which is closed with it, or if that fails.
+func (a *app) inFrontOf(ctx context.Context, js jetstream.JetStream, d dedup.Store, closeDurable func()) (dedup.Store, func(), error) {
+	fast, _, _ := splitTiers(a.store)
+	f, closeFast, err := a.at(fast).openStore(ctx, js)
 	if err != nil {
-		closeFast()
+		closeDurable()
 		return nil, nil, err
 	}
 	s, err := tieredstore.New(f, d, tieredstore.Config{})
@@ -73,4 +79,15 @@ func (a *app) openTiers(ctx context.Context, js jetstream.JetStream) (dedup.Stor
 		return nil, nil, &exitError{exitUsage, err}
 	}
 	return s, func() { closeFast(); closeDurable() }, nil
+}
+
+// database returns the same program with the database that its store is, or that stands behind it; nil if there is none.
+func (a *app) database() *app {
+	if _, durable, ok := splitTiers(a.store); ok {
+		a = a.at(durable)
+	}
+	if !a.isSQL() {
+		return nil
+	}
+	return a
 }

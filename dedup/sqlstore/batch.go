@@ -78,6 +78,7 @@ func (s *Store) claimMany(ctx context.Context, claims []dedup.Claim, out []dedup
 		if err != nil {
 			return err
 		}
+		now = raw.seen(now)
 		cur := raw.row(claims[i].Key, now)
 		switch {
 		case isFresh:

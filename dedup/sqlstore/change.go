@@ -38,7 +38,7 @@ func (s *Store) change(ctx context.Context, op string, k dedup.Key, apply rule) 
 	ctx, cancel := limit(ctx)
 	defer cancel()
 	for tries := 1; ; tries++ {
-		r, done, err := s.tryChange(ctx, k, apply)
+		r, done, err := s.tryChange(ctx, k, apply, false)
 		if err != nil {
 			return dedup.Record{}, wrap(err, func(err error) error { return s.failure(op, k, err, true) })
 		}
@@ -75,10 +75,17 @@ func wrap(err error, f func(error) error) error {
 	return f(err)
 }
 
-func (s *Store) tryChange(ctx context.Context, k dedup.Key, apply rule) (r dedup.Record, done bool, err error) {
+func (s *Store) tryChange(ctx context.Context, k dedup.Key, apply rule, locked bool) (r dedup.Record, done bool, err error) {
 	cur, now, err := s.read(ctx, k)
 	if err != nil {
 		return r, false, err
+	}
+	if cur == nil && !locked {
+		err = s.locked(ctx, func(s *Store) error {
+			r, done, err = s.tryChange(ctx, k, apply, true)
+			return err
+		})
+		return r, done, err
 	}
 	var next dedup.Fence
 	switch {
@@ -141,6 +148,7 @@ func (s *Store) one(ctx context.Context, k dedup.Key, st statement, args []any, 
 			if !ok {
 				return fmt.Errorf("sqlstore: the time is a %T", before[len(before)-1])
 			}
+			*now = raw.seen(*now)
 			r := raw.row(k, *now)
 			out = &r
 		}

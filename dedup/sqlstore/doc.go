@@ -33,7 +33,8 @@
 // A fresh claim, a duplicate, a heartbeat and a settlement are one statement each; what the rules have to decide (a retry,
 // a takeover, a release, …) is read, decided by package transition and written with a compare-and-set on the row's fence and
 // version. No transaction of the store stays open between two statements, so it works behind a pooler that hands out
-// connections by transaction. On Postgres AcquireMany and SettleMany take one statement for all keys.
+// connections by transaction. On Postgres AcquireMany and SettleMany, and GetMany and AdoptMany for a tiered store,
+// take one statement for all keys.
 //
 // On Postgres every time is the server's; the clocks of workers do not matter. On SQLite it is the host's, of the process
 // that writes: all processes are on that host. Fences are microseconds of that clock; they grow while it is not set back.
@@ -69,6 +70,7 @@
 //   - SQLite 3.35 or later, in a file. Advised: journal_mode(WAL), busy_timeout(5000) and synchronous(FULL); with NORMAL a
 //     power failure forgets the last settlements. There is one writer at a time: keep transactions short.
 //   - database/sql keeps two idle connections unless told otherwise: set SetMaxIdleConns to the number of workers.
-//   - There is no [dedup.Watcher]: LISTEN needs the driver's own interface.
+//   - There is no [dedup.Watcher]: LISTEN needs the driver's own interface. [dedup.Deduper.Await], and what waits by it, reads
+//     the record again instead, after pauses that double from 10 ms to a second; each read is one statement.
 //   - A schema that a newer build has migrated is refused by New; processes that run already go on.
 package sqlstore

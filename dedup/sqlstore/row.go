@@ -60,6 +60,10 @@ func scan(rows *sql.Rows, before ...any) (stored, error) {
 	return s, rows.Scan(append(before, s.into()...)...)
 }
 
+// seen is the time of a statement that began at now and found this row. A statement reads the clock when it begins, and then
+// waits for the change that it finds; to go by its own time it would call that change's retry not due yet.
+func (s *stored) seen(now int64) int64 { return max(now, s.updatedAt) }
+
 // row understands the row at the time now.
 func (s *stored) row(k dedup.Key, now int64) row {
 	out := row{fence: s.fence, version: s.version, expired: s.expiresAt <= now}

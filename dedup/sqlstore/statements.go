@@ -32,8 +32,8 @@ type statements struct {
 	saveStep statement
 	// steps returns (name, data) while the record is remembered. $1 scope, $2 id.
 	steps statement
-	// claimMany and settleMany take JSON; nil where there is no round trip to save.
-	claimMany, settleMany *statement
+	// These take JSON; nil where there is no round trip to save.
+	claimMany, settleMany, readMany, adoptMany *statement
 }
 
 const held = "scope = $1 AND id = $2 AND fence = $3 AND nonce = $4 AND state = 'a' AND expires_at > t.now"
@@ -143,8 +143,11 @@ func (d *dialect) statements() statements {
 		st.sweep = d.statement("DELETE FROM idemq_records WHERE (scope, id) IN (" + expired + " FOR UPDATE OF idemq_records SKIP LOCKED)")
 		st.settleTx = d.statement(demand(settleText, stateLost))
 		st.insertSettledTx = d.statement(demand(insertSettledText, stateElsewhere))
-		many, settleMany := d.statement(claimManyText), d.statement(settleManyText)
-		st.claimMany, st.settleMany = &many, &settleMany
+		many := func(text string) *statement {
+			st := d.statement(text)
+			return &st
+		}
+		st.claimMany, st.settleMany, st.readMany, st.adoptMany = many(claimManyText), many(settleManyText), many(readManyText), many(adoptManyText)
 	}
 	return st
 }

@@ -24,6 +24,7 @@ type querier interface {
 // A call whose context has no deadline is given 5 s.
 type Store struct {
 	db          querier
+	pool        *sql.DB // behind db
 	dialect     *dialect
 	st          statements
 	description string
@@ -51,7 +52,7 @@ func New(ctx context.Context, db *sql.DB, d Dialect, cfg Config) (*Store, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, dialect: dialects[d], sweepAfter: int64(cfg.SweepAfter), description: cfg.Description}
+	s := &Store{db: db, pool: db, dialect: dialects[d], sweepAfter: int64(cfg.SweepAfter), description: cfg.Description}
 	s.st = s.dialect.statements()
 	ctx, cancel := limit(ctx)
 	defer cancel()
@@ -144,7 +145,10 @@ func (s *Store) claim(ctx context.Context, c dedup.Claim) (cur *row, now int64, 
 	if cur, now, err = s.read(ctx, c.Key); cur != nil || err != nil {
 		return cur, now, false, err
 	}
-	cur, err = s.one(ctx, c.Key, s.st.claim, args, &now)
+	err = s.locked(ctx, func(s *Store) error {
+		cur, err = s.one(ctx, c.Key, s.st.claim, args, &now)
+		return err
+	})
 	return cur, now, cur != nil, err
 }
 

@@ -124,6 +124,49 @@ func TestRoundTripsOnPostgres(t *testing.T) {
 			require.Equal(t, claims[i].Key, a.Record.Key)
 		}
 	}), "a batch of duplicates")
+
+	var keys []dedup.Key
+	var adoptions []dedup.Adoption
+	assert.EqualValues(t, 1, c.trips(func() {
+		for i := range claims {
+			keys = append(keys, claims[i].Key)
+		}
+		for _, f := range w.GetMany(ctx, keys) {
+			require.NoError(t, f.Err)
+			require.Equal(t, dedup.Consumed, f.Record.State)
+			f.Record.Key.ID += "-adopted"
+			adoptions = append(adoptions, dedup.Adoption{Record: f.Record})
+		}
+	}), "a batch of reads")
+	assert.EqualValues(t, 1, c.trips(func() {
+		for _, err := range w.AdoptMany(ctx, adoptions) {
+			require.NoError(t, err)
+		}
+	}), "a batch that a tiered store settles")
+	assert.EqualValues(t, 1, c.trips(func() {
+		adoptions[0].Record.Key.ID = "alone"
+		require.NoError(t, w.Adopt(ctx, adoptions[0].Record, 0))
+	}), "one key that a tiered store settles")
+}
+
+// To settle in the caller's transaction adds one statement to it and sends nothing beside it; the look whether it is committed
+// comes when the handler has returned.
+func TestSettleTxAddsOneStatement(t *testing.T) {
+	eachDialect(t, func(t *testing.T, d Dialect) {
+		w, c := newCounting(t, d)
+		ctx := testContext(t)
+		r := w.granted(t, "1", "a")
+		tx := &counting{querier: w.begin(t, ctx)}
+		assert.Zero(t, c.trips(func() {
+			assert.EqualValues(t, 1, tx.trips(func() {
+				require.NoError(t, w.SettleTx(ctx, tx, r, dedup.Settlement{State: dedup.Consumed, Retention: time.Hour}))
+			}))
+			r.Key.ID = "held elsewhere"
+			assert.EqualValues(t, 1, tx.trips(func() {
+				require.NoError(t, w.InsertSettledTx(ctx, tx, r, dedup.Settlement{State: dedup.Consumed, Retention: time.Hour}))
+			}))
+		}), "statements outside the transaction")
+	})
 }
 
 // stateError is an error as Postgres drivers give it.
@@ -197,6 +240,7 @@ func TestThisMachinesClockDoesNotMatterOnPostgres(t *testing.T) {
 	for _, st := range []statement{
 		w.st.claim, w.st.read, w.st.clock, w.st.insert, w.st.update, w.st.remove, w.st.extend, w.st.settle, w.st.settleTx,
 		w.st.insertSettled, w.st.insertSettledTx, w.st.list, w.st.listScope, w.st.sweep, w.st.saveStep, *w.st.claimMany, *w.st.settleMany,
+		*w.st.readMany, *w.st.adoptMany,
 	} {
 		require.False(t, st.hostClock, "%s takes the time of this machine", st.text)
 		require.NotContains(t, st.text, "now()", "the time at which a transaction began is not the time")

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"time"
 
 	"github.com/idemq/idemq/dedup"
@@ -78,6 +79,64 @@ var adoptRules = []rule{
 		e.pass()
 		e.newer(e.acquire(e.claim("brief", "b"), dedup.Granted), r)
 	}},
+	{"adopt-many", adoptSays + " AdoptMany and GetMany do what as many single calls do, one after another.", func(e *env) {
+		b, i := e.batchAdopter(), e.inspector()
+		b.AdoptMany(e.ctx, nil)
+		b.GetMany(e.ctx, nil)
+		var adoptions []dedup.Adoption
+		var want []error
+		add := func(r dedup.Record, over dedup.Fence, err error) {
+			adoptions, want = append(adoptions, dedup.Adoption{Record: r, Over: over}), append(want, err)
+		}
+		keys := []dedup.Key{e.key("absent")}
+		for st, r := range e.states() {
+			from, err := i.Get(e.ctx, r.Key)
+			e.ok(err, "Get")
+			to, newer := from, from
+			to.Key.ID, to.Fence = "adopted-"+st.String(), from.Fence+7
+			newer.State, newer.Fence, newer.Nonce = dedup.Consumed, from.Fence+7, "other"
+			add(to, 0, nil)
+			add(to, 0, nil) // again
+			add(newer, 0, dedup.ErrLeaseLost)
+			add(newer, from.Fence, nil)
+			keys = append(keys, to.Key, r.Key)
+		}
+		for n, err := range b.AdoptMany(e.ctx, adoptions) {
+			e.check(errors.Is(err, want[n]), "AdoptMany [%d]: %v, not %v", n, err, want[n])
+		}
+		for n, f := range b.GetMany(e.ctx, keys) {
+			r, err := i.Get(e.ctx, keys[n])
+			e.check(errors.Is(f.Err, err), "GetMany [%d]: %v, and Get: %v", n, f.Err, err)
+			e.check(n == 0 || f.Record.ReadAt.After(time.Time{}), "GetMany does not tell when it read")
+			r.LeaseUntil, r.NotBefore = f.Record.LeaseUntil, f.Record.NotBefore // where they are computed from what is left
+			d := difference(f.Record, r)
+			e.check(d == "", "GetMany [%d] and Get differ: %s", n, d)
+		}
+		e.acquire(e.claim("adopted-consumed", "x"), dedup.Duplicate)
+		e.acquire(e.claim("state-acquired", "x"), dedup.Duplicate)
+	}},
+	{"get-many-unreadable-neighbour", "I12: record bytes in the store do not corrupt a neighbour.", func(e *env) {
+		b := e.batchAdopter()
+		if e.h.Corrupt == nil {
+			e.t.Skip("the harness cannot corrupt records")
+		}
+		e.settle(e.acquire(e.claim("good", "a"), dedup.Granted), e.consumed(nil))
+		e.acquire(e.claim("bad", "a"), dedup.Granted)
+		e.h.Corrupt(e.t, e.key("bad"), []byte("garbage"))
+		for n, f := range b.GetMany(e.ctx, []dedup.Key{e.key("bad"), e.key("good")}) {
+			e.neighbour([]string{"bad", "good"}[n], f.Err, "GetMany")
+		}
+	}},
+}
+
+// batchAdopter returns the store as a BatchAdopter, or leaves the test out.
+func (e *env) batchAdopter() dedup.BatchAdopter {
+	e.t.Helper()
+	b, ok := e.store.(dedup.BatchAdopter)
+	if !ok {
+		e.t.Skip("the store is no dedup.BatchAdopter")
+	}
+	return b
 }
 
 // adopter returns the store as an Adopter, or leaves the test out.

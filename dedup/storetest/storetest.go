@@ -4,8 +4,8 @@
 //
 //	storetest.Run(t, storetest.Harness{New: func(t *testing.T) dedup.Store { return open(t) }, Lease: 300 * time.Millisecond})
 //
-// A store that is a [dedup.Inspector], a [dedup.Batcher], a [dedup.StepStore], a [dedup.Adopter] or a [dedup.Watcher] is
-// tested as one.
+// A store that is a [dedup.Inspector], a [dedup.Batcher], a [dedup.StepStore], a [dedup.Adopter], a [dedup.BatchAdopter] or
+// a [dedup.Watcher] is tested as one.
 package storetest
 
 import (

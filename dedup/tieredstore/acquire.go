@@ -24,10 +24,14 @@ func (s *Store) Acquire(ctx context.Context, c dedup.Claim) (dedup.Verdict, dedu
 		switch {
 		case err != nil:
 			return s.withoutFast(ctx, c, err)
-		case v == dedup.Duplicate || v == dedup.Busy || v == dedup.Conflict:
-			return v, r, nil // nothing runs, and nothing is buried, by these
+		case decided(v):
+			return v, r, nil
 		}
-		v, r, done, err := s.confirm(ctx, c, v, r, sent)
+		d, err := look(ctx, s.durable, c.Key)
+		v, r, done, err := s.decide(ctx, c, granted{v, r, sent}, dedup.Found{Record: d, Err: err}, func() (m marker, err error) {
+			m.epoch, m.wait, err = s.loss.look(ctx, c.Lease)
+			return m, err
+		})
 		if err != nil || done {
 			return v, r, err
 		}
@@ -35,25 +39,50 @@ func (s *Store) Acquire(ctx context.Context, c dedup.Claim) (dedup.Verdict, dedu
 	return 0, dedup.Record{}, &dedup.StoreError{Op: "acquire", Key: c.Key, Err: errUnsteady}
 }
 
-// withoutFast answers for a settled key while the fast tier does not: what is settled stays so.
-func (s *Store) withoutFast(ctx context.Context, c dedup.Claim, cause error) (dedup.Verdict, dedup.Record, error) {
-	if failed(ctx, cause) {
-		if d, err := s.durable.Get(ctx, c.Key); err == nil && d.State.Settled() {
-			v, _ := transition.Acquire(&d, c, d.ReadAt, 0)
-			return v, d, nil
-		}
-	}
-	return 0, dedup.Record{}, cause
+// decided says whether the fast tier's verdict is enough: nothing runs, and nothing is buried, by these.
+func decided(v dedup.Verdict) bool {
+	return v == dedup.Duplicate || v == dedup.Busy || v == dedup.Conflict
 }
 
-// confirm asks the durable tier about what the fast one has answered: granted, or dead. It is not done if the fast tier
-// has to be asked again.
-func (s *Store) confirm(ctx context.Context, c dedup.Claim, v dedup.Verdict, r dedup.Record, sent time.Time) (dedup.Verdict, dedup.Record, bool, error) {
-	d, err := look(ctx, s.durable, c.Key)
+// withoutFast answers for a settled key while the fast tier does not: what is settled stays so.
+func (s *Store) withoutFast(ctx context.Context, c dedup.Claim, cause error) (dedup.Verdict, dedup.Record, error) {
+	if !failed(ctx, cause) {
+		return 0, dedup.Record{}, cause
+	}
+	d, err := s.durable.Get(ctx, c.Key)
+	a := settledOnly(c, dedup.Found{Record: d, Err: err}, cause)
+	return a.Verdict, a.Record, a.Err
+}
+
+// settledOnly answers by the durable tier's record if that is settled, else with the cause.
+func settledOnly(c dedup.Claim, d dedup.Found, cause error) dedup.Acquisition {
+	if d.Err != nil || !d.Record.State.Settled() {
+		return dedup.Acquisition{Err: cause}
+	}
+	v, _ := transition.Acquire(&d.Record, c, d.Record.ReadAt, 0)
+	return dedup.Acquisition{Verdict: v, Record: d.Record}
+}
+
+// granted is what the fast tier has answered: granted, or dead. It was asked when sent.
+type granted struct {
+	verdict dedup.Verdict
+	record  dedup.Record
+	sent    time.Time
+}
+
+// marker is what a look at the marker has shown; see loss.look.
+type marker struct {
+	epoch dedup.Fence
+	wait  time.Duration
+}
+
+// decide answers by what the two tiers know. It is not done if the fast tier has to be asked again.
+func (s *Store) decide(ctx context.Context, c dedup.Claim, g granted, found dedup.Found, look func() (marker, error)) (dedup.Verdict, dedup.Record, bool, error) {
+	v, r, d := g.verdict, g.record, found.Record
 	switch {
-	case err != nil:
+	case found.Err != nil:
 		s.giveBack(ctx, v, &r, 0)
-		return 0, dedup.Record{}, true, durableError("acquire", c.Key, err)
+		return 0, dedup.Record{}, true, durableError("acquire", c.Key, found.Err)
 	case d.State.Settled():
 		return s.settled(ctx, c, &r, d)
 	case d.State != dedup.Absent && newer(&d, &r):
@@ -68,17 +97,17 @@ func (s *Store) confirm(ctx context.Context, c dedup.Claim, v dedup.Verdict, r d
 		}
 		return v, r, true, durableError("acquire", c.Key, err)
 	}
-	epoch, wait, err := s.loss.look(ctx, c.Lease)
+	m, err := look()
 	if err != nil {
 		s.giveBack(ctx, v, &r, 0)
 		return 0, dedup.Record{}, true, durableError("acquire", c.Key, err)
 	}
-	if wait > 0 { // somebody may still hold a claim that the fast tier has lost
-		s.giveBack(ctx, v, &r, wait)
-		r.State, r.LeaseUntil, r.NotBefore = dedup.Failed, time.Time{}, r.ReadAt.Add(wait)
+	if m.wait > 0 { // somebody may still hold a claim that the fast tier has lost
+		s.giveBack(ctx, v, &r, m.wait)
+		r.State, r.LeaseUntil, r.NotBefore = dedup.Failed, time.Time{}, r.ReadAt.Add(m.wait)
 		return dedup.Busy, r, true, nil
 	}
-	s.claims.put(claim{record: r.Clone(), lease: c.Lease, sent: sent, epoch: epoch})
+	s.claims.put(claim{record: r.Clone(), lease: c.Lease, sent: g.sent, epoch: m.epoch})
 	return v, r, true, nil
 }
 

@@ -17,27 +17,40 @@ type endings struct {
 // begin waits its turn. The caller calls over when it is done.
 func (e *endings) begin(ctx context.Context, k dedup.Key) (over func(), err error) {
 	for {
-		e.mu.Lock()
-		if e.busy == nil {
-			e.busy = map[dedup.Key]chan struct{}{}
+		over, before := e.enter(k)
+		if over != nil {
+			return over, nil
 		}
-		before, is := e.busy[k]
-		if !is {
-			done := make(chan struct{})
-			e.busy[k] = done
-			e.mu.Unlock()
-			return func() {
-				e.mu.Lock()
-				defer e.mu.Unlock()
-				delete(e.busy, k)
-				close(done)
-			}, nil
-		}
-		e.mu.Unlock()
 		select {
 		case <-before:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// try is begin for one who does not wait.
+func (e *endings) try(k dedup.Key) (over func(), free bool) {
+	over, _ = e.enter(k)
+	return over, over != nil
+}
+
+// enter returns over, or what is closed when the call that is under way is over.
+func (e *endings) enter(k dedup.Key) (over func(), before <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if busy, is := e.busy[k]; is {
+		return nil, busy
+	}
+	if e.busy == nil {
+		e.busy = map[dedup.Key]chan struct{}{}
+	}
+	done := make(chan struct{})
+	e.busy[k] = done
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.busy, k)
+		close(done)
+	}, nil
 }

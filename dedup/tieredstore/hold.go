@@ -106,12 +106,10 @@ func (s *Store) Settle(ctx context.Context, h dedup.Hold, st dedup.Settlement) e
 	}
 	defer over()
 	f, err := s.record(ctx, h)
-	switch c, known := s.claims.get(h); {
-	case err == nil:
-	case failed(ctx, err) && known && c.runs(): // nobody can have taken over, and the durable tier is enough
-		f = transition.AsOf(c.record, c.record.ReadAt.Add(time.Since(c.sent)))
-	default:
-		return err
+	if err != nil {
+		if f, err = s.remembered(ctx, h, err); err != nil {
+			return err
+		}
 	}
 	r := f
 	changed, err := transition.Settle(&r, h, st, f.ReadAt)
@@ -126,6 +124,16 @@ func (s *Store) Settle(ctx context.Context, h dedup.Hold, st dedup.Settlement) e
 	}
 	s.lost(h)
 	return nil
+}
+
+// remembered stands in for a fast tier that did not answer: while the lease of a claim of this process runs nobody can have
+// taken over, and the durable tier is enough. Otherwise the error is the cause.
+func (s *Store) remembered(ctx context.Context, h dedup.Hold, cause error) (dedup.Record, error) {
+	c, known := s.claims.get(h)
+	if !failed(ctx, cause) || !known || !c.runs() {
+		return dedup.Record{}, cause
+	}
+	return transition.AsOf(c.record, c.record.ReadAt.Add(time.Since(c.sent))), nil
 }
 
 // record returns the fast tier's record of a claim, put back if need be.

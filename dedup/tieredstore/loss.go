@@ -51,7 +51,10 @@ func (l *loss) look(ctx context.Context, lease time.Duration) (epoch dedup.Fence
 		case err != nil:
 			return 0, 0, err
 		case v == dedup.Granted:
-			return l.missing(ctx, r, lease)
+			epoch, wait, err = l.missing(ctx, r, lease)
+			if !errors.Is(err, dedup.ErrLeaseLost) || n == firstLooks {
+				return epoch, wait, err
+			} // its lease was over before it was settled, and somebody else is at it
 		case v != dedup.Busy:
 			return r.Fence, 0, l.record(ctx, r, recorded)
 		case seen || n == firstLooks:

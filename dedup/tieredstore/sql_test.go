@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/idemq/idemq/dedup/memstore"
 	"github.com/idemq/idemq/dedup/sqlstore"
 	"github.com/idemq/idemq/dedup/tieredstore"
+	"github.com/idemq/idemq/internal/testserver"
 )
 
 func sqlTier(t *testing.T) (*sql.DB, *sqlstore.Store) {
@@ -34,6 +37,27 @@ func TestConformanceOfRedisOverSQL(t *testing.T) {
 	t.Parallel()
 	onRedis(t, func(t *testing.T) dedup.Store {
 		_, s := sqlTier(t)
+		return s
+	})
+}
+
+func TestConformanceOfRedisOverPostgres(t *testing.T) {
+	t.Parallel()
+	address := testserver.Postgres(t).Database(t)
+	admin, err := sql.Open("pgx", address)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = admin.Close() })
+	var n atomic.Int64
+	onRedis(t, func(t *testing.T) dedup.Store { // a new fast tier before a durable one that is not new has lost everything
+		schema := fmt.Sprint("tier", n.Add(1))
+		_, err := admin.ExecContext(t.Context(), "CREATE SCHEMA "+schema)
+		require.NoError(t, err)
+		db, err := sql.Open("pgx", address+"&search_path="+schema)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = db.Close() })
+		require.NoError(t, sqlstore.Migrate(t.Context(), db, sqlstore.Postgres))
+		s, err := sqlstore.New(t.Context(), db, sqlstore.Postgres, sqlstore.Config{})
+		require.NoError(t, err)
 		return s
 	})
 }

@@ -24,8 +24,8 @@ type tier interface {
 	dedup.Adopter
 }
 
-// Store is a [dedup.Store] in two tiers. It is also a [dedup.Inspector], a [dedup.Describer], and as far as its tiers are a
-// [dedup.StepStore] and a [dedup.Watcher]. It is safe for concurrent use and has no goroutine of its own.
+// Store is a [dedup.Store] in two tiers. It is also a [dedup.Batcher], a [dedup.Inspector], a [dedup.Describer], and as far
+// as its tiers are a [dedup.StepStore] and a [dedup.Watcher]. It is safe for concurrent use and has no goroutine of its own.
 type Store struct {
 	fast, durable tier
 	loss          *loss

@@ -120,6 +120,56 @@ func (s *spy) Adopt(ctx context.Context, r dedup.Record, over dedup.Fence) error
 	return s.do("adopt", r.Key, func(m *memstore.Store) error { return m.Adopt(ctx, r, over) })
 }
 
+// batching is a spy that takes many keys in one call, and counts it as one.
+type batching struct{ *spy }
+
+func (s batching) AcquireMany(ctx context.Context, claims []dedup.Claim) (out []dedup.Acquisition) {
+	err := s.do("acquire-many", claims[0].Key, func(m *memstore.Store) error { out = m.AcquireMany(ctx, claims); return nil })
+	if err != nil {
+		out = make([]dedup.Acquisition, len(claims))
+		for i := range out {
+			out[i].Err = err
+		}
+	}
+	return out
+}
+
+func (s batching) SettleMany(context.Context, []dedup.HeldSettlement) []error {
+	panic("a tiered store settles by adopting what the durable tier has")
+}
+
+func (s batching) GetMany(ctx context.Context, keys []dedup.Key) []dedup.Found {
+	out := make([]dedup.Found, len(keys))
+	err := s.do("get-many", keys[0], func(m *memstore.Store) error {
+		for i, k := range keys {
+			out[i].Record, out[i].Err = m.Get(ctx, k)
+		}
+		return nil
+	})
+	for i := range out {
+		if err != nil {
+			out[i].Err = err
+		}
+	}
+	return out
+}
+
+func (s batching) AdoptMany(ctx context.Context, adoptions []dedup.Adoption) []error {
+	out := make([]error, len(adoptions))
+	err := s.do("adopt-many", adoptions[0].Record.Key, func(m *memstore.Store) error {
+		for i, a := range adoptions {
+			out[i] = m.Adopt(ctx, a.Record, a.Over)
+		}
+		return nil
+	})
+	for i := range out {
+		if err != nil {
+			out[i] = err
+		}
+	}
+	return out
+}
+
 // keeping is a spy that keeps steps.
 type keeping struct{ *spy }
 

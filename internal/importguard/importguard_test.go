@@ -29,6 +29,8 @@ const (
 	pgx           = "github.com/jackc/pgx/v5"
 	sqlite        = "modernc.org/sqlite"
 	goRedis       = "github.com/redis/go-redis/v9"
+	gopsutil      = "github.com/shirou/gopsutil/v4"
+	plot          = "gonum.org/v1/plot"
 	natsGo        = "github.com/nats-io/nats.go"
 	jetstreamext  = "github.com/synadia-io/orbit.go/jetstreamext"
 	natsServer    = "github.com/nats-io/nats-server/v2"
@@ -115,17 +117,22 @@ var rules = []rule{
 // without being a test.
 var testOnly = map[string][]string{
 	chi:                             nil,
-	watermillNATS:                   nil,
+	watermillNATS:                   {"cmd/idemq-bench"},
+	plot:                            {"cmd/idemq-bench"},
+	gopsutil:                        {"cmd/idemq-bench"},
 	testify:                         {"dedup/storetest"},
 	rapid:                           {"dedup/storetest"},
 	goleak:                          {"internal/testserver"},
 	testcontainer:                   {"internal/testserver"},
 	sqlite:                          {"cmd", "examples"},
-	natsServer:                      {"internal/testserver", "cmd/idemq", "examples"},
+	natsServer:                      {"internal/testserver", "cmd/idemq", "cmd/idemq-bench", "examples"},
 	module + "/internal/testserver": nil,
 	module + "/dedup/storetest":     nil,
 	module + "/consumer/idemtest":   nil,
 }
+
+// lean lists what programs must not be compiled with, even indirectly.
+var lean = map[string][]string{"cmd/idemq": {watermill, watermillNATS, plot, gopsutil, testcontainer}}
 
 // temporary packages name dependencies before their users exist.
 var temporary = []string{"internal/deps"}
@@ -234,10 +241,25 @@ func (r rule) check(g graph) []string {
 			broken = append(broken, fmt.Sprintf("%s must not import %s", r.pkg, path))
 		}
 	}
-	for _, banned := range r.never {
-		if slices.ContainsFunc(p.Deps, func(path string) bool { return within(path, banned) }) {
-			broken = append(broken, fmt.Sprintf("whoever imports %s compiles %s", r.pkg, banned))
+	return append(broken, g.compiles(r.pkg, r.never)...)
+}
+
+// compiles returns which of the banned modules a package is compiled with.
+func (g graph) compiles(name string, banned []string) []string {
+	var broken []string
+	for _, b := range banned {
+		if slices.ContainsFunc(g[module+"/"+name].Deps, func(path string) bool { return within(path, b) }) {
+			broken = append(broken, fmt.Sprintf("whoever imports %s compiles %s", name, b))
 		}
+	}
+	return broken
+}
+
+// checkLean returns which programs have grown.
+func checkLean(g graph) []string {
+	var broken []string
+	for name, banned := range lean {
+		broken = append(broken, g.compiles(name, banned)...)
 	}
 	return broken
 }
@@ -287,6 +309,16 @@ func TestTestLibrariesStayInTests(t *testing.T) {
 	}
 }
 
+func TestProgramsStayLean(t *testing.T) {
+	g := load(t)
+	for name := range lean {
+		require.Contains(t, g, module+"/"+name)
+	}
+	for _, broken := range checkLean(g) {
+		t.Error(broken)
+	}
+}
+
 func TestDependenciesPointInward(t *testing.T) {
 	for _, broken := range checkInward(load(t)) {
 		t.Error(broken)
@@ -310,11 +342,13 @@ func TestGuardsBite(t *testing.T) {
 		{"test library", "consumer", own([]string{testify + "/require"}, nil), "in its tests only"},
 		{"test server", "cmd/idemq", own([]string{module + "/internal/testserver"}, nil), "in its tests only"},
 		{"database driver", "consumer/httpidem", own([]string{sqlite}, nil), "in its tests only"},
+		{"library of the benchmark", "consumer", own([]string{plot + "/vg"}, nil), "in its tests only"},
+		{"program that grows", "cmd/idemq", own(nil, []string{watermill + "/message"}), "whoever imports cmd/idemq compiles " + watermill},
 		{"command", "internal/x", own([]string{module + "/cmd/idemq"}, nil), "internal/x must not import"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := graph{module + "/" + c.pkg: c.p}
-			broken := slices.Concat(check(g, rules), checkTestOnly(g), checkInward(g))
+			broken := slices.Concat(check(g, rules), checkTestOnly(g), checkInward(g), checkLean(g))
 			assert.Contains(t, strings.Join(broken, "\n"), c.want)
 		})
 	}
