@@ -20,15 +20,12 @@ import (
 // A source asks for seats before it pulls ([Flow.Ask]) and hands in what comes ([Flow.Offer]). Claims ahead of the workers
 // are as many as those handle in a moment, by their measured speed. What has waited for too long for its lease, and what
 // has not begun when the flow is stopped, is released uncounted and given back. A Flow is safe for concurrent use.
-//
-// Where somebody else claims the deliveries, they are handed on one by one; as many as claims elsewhere wait for that.
 type Flow struct {
 	p       *Pipeline
 	ctx     context.Context //nolint:containedctx // the parent of all handlers
 	answers context.Context //nolint:containedctx // the same, but for its end
 	workers int
 	process func(context.Context, Delivery) // of one delivery, if they are not claimed in batches
-	single  bool                            // no delivery waits for a worker
 	maxWait time.Duration                   // for a worker, from the arrival on
 
 	mu       sync.Mutex
@@ -78,7 +75,7 @@ func (p *Pipeline) Flow(ctx context.Context, workers int, process func(context.C
 	f.toClaim.L, f.toRun.L = &f.mu, &f.mu
 	f.settles.init(p.cfg.MaxUnsettled)
 	if _, ok := p.d.Store().(dedup.Batcher); !ok && process == nil {
-		f.process, f.single = p.Process, true
+		f.process = p.Process
 	}
 	if f.process == nil {
 		f.claiming = true

@@ -25,7 +25,7 @@ func (f *Flow) work() {
 			w := f.waiting.pop()
 			f.wake(f.waiting.len())
 			f.mu.Unlock()
-			f.take(w)
+			f.process(f.ctx, w.delivery)
 		} else {
 			a := f.ready.pop()
 			f.wake(f.ready.len())
@@ -36,17 +36,6 @@ func (f *Flow) work() {
 		busy = false
 		f.ended(time.Since(begun))
 	}
-}
-
-// take hands on a delivery, whose deadline at the broker has most of its time before it.
-func (f *Flow) take(w arrival) {
-	if time.Since(w.at) > f.maxWait/2 {
-		if err := w.delivery.InProgress(f.ctx); err != nil {
-			f.p.giveBack(f.ctx, w.delivery, Returned, beforeHandler, err)
-			return
-		}
-	}
-	f.process(f.ctx, w.delivery)
 }
 
 // awaitWork waits for something to do, and returns false when there will be nothing more. The caller holds mu.

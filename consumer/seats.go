@@ -58,10 +58,10 @@ func (f *Flow) Window() int {
 	return f.workers + f.ahead()
 }
 
-// ahead is how many claims, or deliveries for process, the workers may be ahead of. Until their speed is known, and where they claim by themselves,
+// ahead is how many claims the workers may be ahead of. Until their speed is known, and where they claim by themselves,
 // none. The caller holds mu.
 func (f *Flow) ahead() int {
-	if f.cycle == 0 || f.single {
+	if f.cycle == 0 || f.process != nil {
 		return 0
 	}
 	n := int64(f.workers) * int64(min(aheadTime, f.maxWait/2)) / int64(f.cycle)
