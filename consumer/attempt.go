@@ -24,6 +24,8 @@ type Attempt struct {
 	started  time.Time     // when the handler began
 	took     time.Duration // how long it ran, if it was settled later
 
+	earlier, later *Attempt // that run; these belong to inflight
+
 	mu       sync.Mutex
 	answered bool
 	fate     fate
@@ -173,20 +175,27 @@ func (a *Attempt) finish(ctx context.Context, err error) error {
 
 // end settles or releases the claim, and answers for the message only when the store has acknowledged that.
 func (a *Attempt) end(ctx context.Context, err error) error {
-	p, r, cfg := a.p, a.guard.Record(), a.p.d.Config()
-	var permanent *permanentError
-	var retry *retryError
-	var interrupted interruptedError
 	err, lost := a.consume(ctx, err)
 	switch {
 	case lost != nil:
 		return lost
-	case err == nil:
-		a.consumed()
-		a.emit(Executed, nil)
-		p.ack(ctx, a.delivery)
-		a.fate = fate{ack: true}
-		return nil
+	case err != nil:
+		return a.fail(ctx, err)
+	}
+	a.consumed()
+	a.emit(Executed, nil)
+	a.p.ack(ctx, a.delivery)
+	a.fate = fate{ack: true}
+	return nil
+}
+
+// fail ends the claim of a handler that has failed.
+func (a *Attempt) fail(ctx context.Context, err error) error {
+	p, r, cfg := a.p, a.guard.Record(), a.p.d.Config()
+	var permanent *permanentError
+	var retry *retryError
+	var interrupted interruptedError
+	switch {
 	case errors.As(err, &permanent):
 		return a.die(ctx, dedup.Permanent, err)
 	case errors.As(err, &interrupted):

@@ -23,6 +23,7 @@ import (
 type Flow struct {
 	p       *Pipeline
 	ctx     context.Context //nolint:containedctx // the parent of all handlers
+	answers context.Context //nolint:containedctx // the same, but for its end
 	workers int
 	process func(context.Context, Delivery) // of one delivery, if they are not claimed in batches
 	maxWait time.Duration                   // for a worker, from the arrival on
@@ -68,7 +69,7 @@ const (
 // at a time. The flow's goroutines end after Stop; see [Flow.Done].
 func (p *Pipeline) Flow(ctx context.Context, workers int, process func(context.Context, Delivery)) *Flow {
 	f := &Flow{
-		p: p, ctx: ctx, workers: max(1, workers), process: process, maxWait: p.d.Config().Lease / waitParts,
+		p: p, ctx: ctx, answers: context.WithoutCancel(ctx), workers: max(1, workers), process: process, maxWait: p.d.Config().Lease / waitParts,
 		ending: make(chan struct{}), done: make(chan struct{}),
 	}
 	f.toClaim.L, f.toRun.L = &f.mu, &f.mu

@@ -23,8 +23,8 @@ func TestAllocationsOfAFlow(t *testing.T) {
 		key      func(n int) string
 		budget   float64
 	}{
-		"fresh":             {0, func(n int) string { return "order-" + strconv.Itoa(n) }, 25},
-		"duplicate":         {-1, func(int) string { return "order" }, 7},
+		"fresh":             {0, func(n int) string { return "order-" + strconv.Itoa(n) }, 14},
+		"duplicate":         {-1, func(int) string { return "order" }, 6},
 		"duplicate of ours": {0, func(int) string { return "order" }, 6},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/idemq/idemq/dedup"
+	"github.com/idemq/idemq/internal/breaker"
 )
 
 // claim claims whatever has arrived, again and again, until the flow stops. There is no timer: the next batch gathers
@@ -83,7 +84,7 @@ func (f *Flow) screen(w arrival) *Attempt {
 		return &Attempt{p: f.p, delivery: w.delivery, message: w.delivery.Message(), entry: s.entry, arrived: w.at}
 	}
 	slow := !s.quick() || s.known && confirms(w.delivery)
-	f.answer(!slow, func() { f.p.turnAway(f.ctx, w.delivery, s) })
+	f.answer(!slow, func() { f.p.turnAway(f.answers, w.delivery, s) })
 	return nil
 }
 
@@ -125,7 +126,7 @@ func (p *Pipeline) beginMany(ctx context.Context, requests []dedup.Request) []de
 	if len(requests) == 0 {
 		return nil
 	}
-	done, err := p.breaker.Allow()
+	call, err := p.breaker.Allow()
 	if err != nil {
 		begun := make([]dedup.Begun, len(requests))
 		for i, r := range requests {
@@ -137,23 +138,26 @@ func (p *Pipeline) beginMany(ctx context.Context, requests []dedup.Request) []de
 	var failure error
 	for _, b := range begun {
 		if !storeFailed(b.Err) {
-			done(nil)
+			call.End(nil)
 			return begun
 		}
 		failure = b.Err
 	}
-	done(failure)
-	for range min(len(begun), breakerFailures) - 1 { // as many failures as there were
-		if done, err := p.breaker.Allow(); err == nil {
-			done(failure)
+	call.End(failure)
+	for range min(len(begun), breaker.Failures) - 1 { // as many failures as there were
+		if call, err := p.breaker.Allow(); err == nil {
+			call.End(failure)
 		}
 	}
 	return begun
 }
 
 func storeFailed(err error) bool {
+	if err == nil {
+		return false
+	}
 	se := (*dedup.StoreError)(nil)
-	return err != nil && (errors.As(err, &se) || errors.Is(err, context.DeadlineExceeded))
+	return errors.As(err, &se) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // watchAges gives back, from time to time, what has waited for too long and has no worker in sight: the deadline of the

@@ -83,10 +83,10 @@ func (f *Flow) settle() {
 			endings = append(endings, dedup.Ending{Guard: a.guard, Settlement: settlement})
 		}
 		answered := 0
-		for i, err := range f.p.d.SettleMany(f.ctx, endings) {
+		for i, err := range f.p.d.SettleMany(f.answers, endings) {
 			a := batch[i]
 			if ended := err == nil || errors.Is(err, dedup.ErrLeaseLost); ended && !confirms(a.delivery) {
-				a.settled(f.ctx, err)
+				a.settled(f.answers, err)
 				answered++
 				continue
 			}
@@ -95,7 +95,7 @@ func (f *Flow) settle() {
 				if err != nil && !errors.Is(err, dedup.ErrLeaseLost) {
 					err = a.guard.Settle(f.ctx, settlement)
 				}
-				a.settled(f.ctx, err)
+				a.settled(f.answers, err)
 			})
 		}
 		f.settles.answered(answered)

@@ -13,7 +13,7 @@ type inflight struct {
 	mu        sync.Mutex
 	keys      map[string]*entry
 	sequences map[sequence]struct{}
-	runs      map[*Attempt]struct{}
+	runs      *Attempt // the last one that began, and through it the others
 	parked    int
 	max       int
 
@@ -59,7 +59,7 @@ const (
 )
 
 func newInflight(maxParked int) *inflight {
-	return &inflight{keys: map[string]*entry{}, sequences: map[sequence]struct{}{}, runs: map[*Attempt]struct{}{}, max: maxParked}
+	return &inflight{keys: map[string]*entry{}, sequences: map[sequence]struct{}{}, max: maxParked}
 }
 
 // enter takes a delivery into the table. Only with first it gets an entry of its own, which leave must end.
@@ -80,14 +80,21 @@ func (t *inflight) enter(d Delivery, id string, fp dedup.Fingerprint) (*entry, a
 			return nil, tooMany
 		}
 		e.parked = append(e.parked, d)
-		t.sequences[seq] = struct{}{}
+		t.add(seq)
 		t.parked++
 		return e, aside
 	}
 	e := &entry{id: id, sequence: seq, fingerprint: fp}
 	t.keys[id] = e
-	t.sequences[seq] = struct{}{}
+	t.add(seq)
 	return e, first
+}
+
+// add notes that a delivery is here. One with a number of this process comes only once. The caller holds mu.
+func (t *inflight) add(seq sequence) {
+	if seq.local == 0 {
+		t.sequences[seq] = struct{}{}
+	}
 }
 
 // leave ends the entry and returns the deliveries that were parked on it, for the caller to answer and then pass to
@@ -129,26 +136,37 @@ func (t *inflight) grant(e *entry) {
 func (t *inflight) run(a *Attempt) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.runs[a] = struct{}{}
+	if a.earlier = t.runs; a.earlier != nil {
+		a.earlier.later = a
+	}
+	t.runs = a
 }
 
 func (t *inflight) stopped(a *Attempt) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.runs, a)
+	if a.later != nil {
+		a.later.earlier = a.earlier
+	} else {
+		t.runs = a.earlier
+	}
+	if a.earlier != nil {
+		a.earlier.later = a.later
+	}
+	a.earlier, a.later = nil, nil
 }
 
 func (t *inflight) size() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.sequences)
+	return len(t.keys) + t.parked
 }
 
 func (t *inflight) running() []*Message {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	ms := make([]*Message, 0, len(t.runs))
-	for a := range t.runs {
+	var ms []*Message
+	for a := t.runs; a != nil; a = a.earlier {
 		ms = append(ms, a.message)
 	}
 	return ms

@@ -18,7 +18,10 @@ type limit struct {
 }
 
 func newLimit(ctx context.Context, d time.Duration) *limit {
-	return &limit{Context: context.WithoutCancel(ctx), until: time.Now().Add(d)}
+	if ctx.Done() != nil {
+		ctx = context.WithoutCancel(ctx)
+	}
+	return &limit{Context: ctx, until: time.Now().Add(d)}
 }
 
 // Deadline implements context.Context.

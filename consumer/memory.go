@@ -32,7 +32,7 @@ func newMemory(size int, retention time.Duration) *memory {
 	if size <= 0 {
 		return nil
 	}
-	return &memory{limit: (size + 1) / 2, keep: min(maxRemembered, retention), younger: map[string]remembered{}}
+	return &memory{limit: (size + 1) / 2, keep: min(maxRemembered, retention), younger: map[string]remembered{}, elder: map[string]remembered{}}
 }
 
 // add notes that a key was consumed with this payload, by a settlement that was sent not before at.
@@ -43,7 +43,8 @@ func (m *memory) add(id string, fp dedup.Fingerprint, at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.younger) >= m.limit || at.Sub(m.since) >= m.keep {
-		m.elder, m.younger, m.since = m.younger, make(map[string]remembered, min(m.limit, len(m.younger))), at
+		m.elder, m.younger, m.since = m.younger, m.elder, at
+		clear(m.younger) // its room is used again
 	}
 	m.younger[id] = remembered{fingerprint: fp, at: at}
 }

@@ -11,9 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sony/gobreaker/v2"
-
 	"github.com/idemq/idemq/dedup"
+	"github.com/idemq/idemq/internal/breaker"
 	"github.com/idemq/idemq/publisher"
 )
 
@@ -24,7 +23,7 @@ type Pipeline struct {
 	scope    string
 	run      func(ctx context.Context, a *Attempt) error
 	cfg      Config
-	breaker  *gobreaker.TwoStepCircuitBreaker[struct{}]
+	breaker  *breaker.Breaker
 	inflight *inflight
 	memory   *memory
 	counts   counters
@@ -56,11 +55,7 @@ func NewManual(d *dedup.Deduper, scope string, fn func(ctx context.Context, a *A
 	})
 }
 
-const (
-	breakerFailures = 5               // in a row open the breaker
-	breakerPause    = 2 * time.Second // before the store is tried again
-	admitPause      = 50 * time.Millisecond
-)
+const admitPause = 50 * time.Millisecond
 
 func newPipeline(d *dedup.Deduper, scope string, cfg Config, run func(context.Context, *Attempt) error) (*Pipeline, error) {
 	if d == nil {
@@ -75,12 +70,8 @@ func newPipeline(d *dedup.Deduper, scope string, cfg Config, run func(context.Co
 	}
 	p := &Pipeline{d: d, scope: scope, run: run, cfg: cfg, inflight: newInflight(cfg.MaxParked)}
 	p.memory = newMemory(cfg.Remember, d.Config().Retention)
-	p.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Name: scope, Timeout: breakerPause,
-		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakerFailures },
-		OnStateChange: func(_ string, from, to gobreaker.State) {
-			cfg.Logger.Warn("store circuit breaker", "scope", scope, "from", from.String(), "to", to.String())
-		},
+	p.breaker = breaker.New(scope, func(from, to string) {
+		cfg.Logger.Warn("store circuit breaker", "scope", scope, "from", from, "to", to)
 	})
 	return p, nil
 }
@@ -103,7 +94,7 @@ func (p *Pipeline) Admit(ctx context.Context) error {
 	if p.cfg.StoreDown == StoreOpen {
 		return ctx.Err()
 	}
-	for p.breaker.State() == gobreaker.StateOpen {
+	for p.breaker.Open() {
 		t := time.NewTimer(admitPause)
 		select {
 		case <-ctx.Done():
@@ -286,15 +277,15 @@ func (p *Pipeline) decline(ctx context.Context, del Delivery, b dedup.Begun) fat
 }
 
 func (p *Pipeline) begin(ctx context.Context, k dedup.Key, fp dedup.Fingerprint) (*dedup.Guard, dedup.Outcome, error) {
-	done, err := p.breaker.Allow()
+	call, err := p.breaker.Allow()
 	if err != nil {
 		return nil, dedup.Outcome{}, &dedup.StoreError{Op: "acquire", Key: k, Err: err}
 	}
 	g, out, err := p.d.Begin(ctx, k, fp, dedup.WithLetters())
 	if storeFailed(err) {
-		done(err)
+		call.End(err)
 	} else {
-		done(nil)
+		call.End(nil)
 	}
 	return g, out, err
 }

@@ -2,9 +2,7 @@ package dedup
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"strconv"
 	"time"
 )
 
@@ -29,18 +27,14 @@ type Begun struct {
 // left over of which the caller knows nothing; the contexts of its guards have ended then.
 func (d *Deduper) BeginMany(ctx context.Context, requests []Request, opts ...BeginOption) []Begun {
 	begun, claims, of := make([]Begun, len(requests)), make([]Claim, 0, len(requests)), make([]int, 0, len(requests))
-	c := withOptions(Claim{
-		Lease: d.cfg.Lease, Retention: d.cfg.Retention, DeadRetention: d.cfg.DeadRetention,
-		MaxAttempts: max(0, d.cfg.MaxAttempts), MaxAbandoned: d.cfg.MaxAbandoned,
-	}, opts)
-	batch := rand.Text() + "." // the nonces of one call differ in the number behind it
+	c := d.newClaim(opts)
+	sent := time.Now()
 	for i, r := range requests {
 		if begun[i].Err = r.Key.Validate(); begun[i].Err == nil {
-			c.Key, c.Fingerprint, c.Nonce = r.Key, r.Fingerprint, Nonce(batch+strconv.Itoa(i))
+			c.Key, c.Fingerprint, c.Nonce = r.Key, r.Fingerprint, processNonces.next(sent)
 			claims, of = append(claims, c), append(of, i)
 		}
 	}
-	sent := time.Now()
 	for try := 1; len(claims) > 0; try++ {
 		if err := ctx.Err(); err != nil {
 			for _, i := range of {
@@ -56,7 +50,7 @@ func (d *Deduper) BeginMany(ctx context.Context, requests []Request, opts ...Beg
 			begun[i] = Begun{Outcome: Outcome{Verdict: a.Verdict, Record: a.Record}, Err: a.Err}
 			switch se := (*StoreError)(nil); {
 			case a.Err == nil && a.Verdict == Granted:
-				begun[i].Guard = newGuard(ctx, d, claims[n], a.Record, sent)
+				begun[i].Guard = newGuard(ctx, d, &claims[n], &a.Record, sent)
 			case a.Err == nil:
 			case errors.As(a.Err, &se) && se.Indeterminate && try < acquireTries:
 				begun[i].Outcome = Outcome{}
@@ -79,7 +73,7 @@ func (d *Deduper) acquireMany(ctx context.Context, claims []Claim) []Acquisition
 	}
 	out := make([]Acquisition, len(claims))
 	for i, c := range claims {
-		out[i].Verdict, out[i].Record, out[i].Err = d.acquire(ctx, c)
+		out[i].Verdict, out[i].Record, out[i].Err = d.acquire(ctx, c, time.Now())
 	}
 	return out
 }
@@ -102,7 +96,7 @@ func (d *Deduper) SettleMany(ctx context.Context, endings []Ending) []error {
 	errs, held, of := make([]error, len(endings)), make([]HeldSettlement, 0, len(endings)), make([]int, 0, len(endings))
 	for i, e := range endings {
 		if errs[i] = e.Guard.Err(); errs[i] == nil {
-			held, of = append(held, HeldSettlement{Hold: e.Guard.hold, Settlement: e.Settlement}), append(of, i)
+			held, of = append(held, HeldSettlement{Hold: e.Guard.Hold(), Settlement: e.Settlement}), append(of, i)
 		}
 	}
 	if len(held) > 0 {
@@ -154,7 +148,7 @@ func (g *Guard) TryRelease(ctx context.Context, r Release) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.d.cfg.StoreTimeout)
 	defer cancel()
-	err := g.d.store.Release(ctx, g.hold, r)
+	err := g.d.store.Release(ctx, g.Hold(), r)
 	if errors.Is(err, ErrLeaseLost) {
 		return g.refused()
 	}

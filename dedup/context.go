@@ -13,10 +13,14 @@ type claimInfo struct {
 }
 
 func infoFrom(ctx context.Context) claimInfo {
-	if i, ok := ctx.Value(contextKey{}).(*claimInfo); ok {
-		return *i
+	switch c := ctx.Value(contextKey{}).(type) {
+	case *Guard:
+		return claimInfo{key: c.record.Key, fence: c.record.Fence, attempt: c.record.Attempt, guard: c}
+	case *claimInfo:
+		return *c
+	default:
+		return claimInfo{}
 	}
-	return claimInfo{}
 }
 
 // KeyFrom returns the key under which the handler with this context runs, or the zero Key. Pass its ID on to whatever

@@ -12,8 +12,9 @@ const acquireTries = 3
 
 // Deduper begins claims on keys of one store. It is safe for concurrent use and has no goroutine of its own.
 type Deduper struct {
-	store Store
-	cfg   Config
+	store  Store
+	cfg    Config
+	alarms alarms
 }
 
 // New returns a Deduper on s. The error wraps [ErrConfig] and names the setting that cannot work.
@@ -28,7 +29,9 @@ func New(s Store, cfg Config) (*Deduper, error) {
 	if _, ok := s.(TxSettler); cfg.SettleInTx && !ok {
 		return nil, fmt.Errorf("%w: SettleInTx needs a store that is a TxSettler, such as sqlstore; %T is none", ErrConfig, s)
 	}
-	return &Deduper{store: s, cfg: cfg}, nil
+	d := &Deduper{store: s, cfg: cfg}
+	d.alarms.init(cfg.Lease)
+	return d, nil
 }
 
 // Config returns the settings with the defaults filled in.
@@ -52,10 +55,22 @@ func (o Outcome) Result() []byte { return o.Record.Result }
 func (o Outcome) Wait() time.Duration { return o.Record.Wait() }
 
 // BeginOption is an option of one call of [Deduper.Begin].
-type BeginOption func(*Claim)
+type BeginOption struct{ letters bool }
 
 // WithLetters says that the caller publishes dead letters: a key that dies then owes one until LetterSent.
-func WithLetters() BeginOption { return func(c *Claim) { c.Letters = true } }
+func WithLetters() BeginOption { return BeginOption{letters: true} }
+
+// newClaim returns a claim without key, nonce and fingerprint.
+func (d *Deduper) newClaim(opts []BeginOption) Claim {
+	c := Claim{
+		Lease: d.cfg.Lease, Retention: d.cfg.Retention, DeadRetention: d.cfg.DeadRetention,
+		MaxAttempts: max(0, d.cfg.MaxAttempts), MaxAbandoned: d.cfg.MaxAbandoned,
+	}
+	for _, o := range opts {
+		c.Letters = c.Letters || o.letters
+	}
+	return c
+}
 
 // Begin claims a key. The guard is nil unless the verdict is Granted; then the caller must end it with Consume, Kill,
 // Settle, Release or Abandon. An Acquire whose answer was lost is repeated with the same nonce, so that it is never
@@ -68,39 +83,27 @@ func (d *Deduper) Begin(ctx context.Context, k Key, fp Fingerprint, opts ...Begi
 		return nil, Outcome{}, err
 	}
 	sent := time.Now()
-	c := Claim{
-		Key: k, Nonce: processNonces.next(sent), Fingerprint: fp,
-		Lease: d.cfg.Lease, Retention: d.cfg.Retention, DeadRetention: d.cfg.DeadRetention,
-		MaxAttempts: max(0, d.cfg.MaxAttempts), MaxAbandoned: d.cfg.MaxAbandoned,
-	}
-	if len(opts) > 0 {
-		c = withOptions(c, opts)
-	}
+	c := d.newClaim(opts)
+	c.Key, c.Nonce, c.Fingerprint = k, processNonces.next(sent), fp
+	now := sent
 	for try := 1; ; try++ {
-		v, r, err := d.acquire(ctx, c)
+		v, r, err := d.acquire(ctx, c, now)
 		if err == nil {
 			out := Outcome{Verdict: v, Record: r}
 			if v != Granted {
 				return nil, out, nil
 			}
-			return newGuard(ctx, d, c, r, sent), out, nil
+			return newGuard(ctx, d, &c, &r, sent), out, nil
 		}
 		if se := (*StoreError)(nil); !errors.As(err, &se) || !se.Indeterminate || try == acquireTries || ctx.Err() != nil {
 			return nil, Outcome{}, err
 		}
+		now = time.Now()
 	}
 }
 
-// withOptions stands apart so that a claim without options stays off the heap.
-func withOptions(c Claim, opts []BeginOption) Claim {
-	for _, o := range opts {
-		o(&c)
-	}
-	return c
-}
-
-func (d *Deduper) acquire(ctx context.Context, c Claim) (Verdict, Record, error) {
-	limited := withLimit(ctx, time.Now(), d.cfg.StoreTimeout)
+func (d *Deduper) acquire(ctx context.Context, c Claim, now time.Time) (Verdict, Record, error) {
+	limited := withLimit(ctx, now, d.cfg.StoreTimeout)
 	defer limited.end(nil)
 	return d.store.Acquire(limited, c)
 }

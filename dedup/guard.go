@@ -21,44 +21,45 @@ import (
 // When trust ends the context is cancelled with cause [ErrLeaseLost], whatever the network says. A Guard is safe for
 // concurrent use.
 type Guard struct {
-	d       *Deduper
-	record  Record
-	hold    Hold
+	d      *Deduper
+	record Record
+	ctx    lazyContext // the handler's
+	beats  sync.WaitGroup
+
+	due            time.Duration // these four belong to alarms
+	before, behind *Guard
+	listed         bool
+
 	letters bool
-	info    claimInfo
-	ctx     lazyContext // the handler's
-	beats   sync.WaitGroup
-	steps   stepLog
 
 	mu       sync.Mutex
-	trusted  time.Time // the send from which the lease is trusted
-	err      error
 	ended    bool
-	settling bool          // SettleTx was called
+	settling bool // SettleTx was called
+	beating  bool // a heartbeat is under way
+	woken    bool // the first alarm has gone
+	err      error
 	noTx     string        // why SettleTx is forbidden
+	steps    *stepLog      // nil before the first step
 	lost     chan struct{} // nil until somebody asks for it
-	alarm    *time.Timer   // for the next heartbeat or the end of trust, whatever comes first
+	trusted  time.Time     // the send from which the lease is trusted
 	beat     time.Time     // when the next heartbeat is due; zero before Start
-	beating  bool          // one is under way
-	woken    bool          // the alarm has gone once
+	alarm    *time.Timer   // for the next heartbeat or the end of trust, whatever comes first; nil before the first alarm
 	renew    func(context.Context) error
 	onLost   func()
 	stop     context.CancelFunc // ends a heartbeat under way; nil before the first one
 	beatCtx  context.Context    //nolint:containedctx // lives as long as the heartbeat, not as a call
 }
 
-func newGuard(ctx context.Context, d *Deduper, c Claim, r Record, sent time.Time) *Guard {
-	g := &Guard{
-		d: d, record: r, letters: c.Letters, trusted: sent, hold: Hold{Key: c.Key, Fence: r.Fence, Nonce: c.Nonce},
-		info: claimInfo{key: c.Key, fence: r.Fence, attempt: r.Attempt},
+func newGuard(ctx context.Context, d *Deduper, c *Claim, r *Record, sent time.Time) *Guard {
+	g := &Guard{d: d, record: *r, letters: c.Letters, trusted: sent}
+	g.record.Key, g.record.Nonce = c.Key, c.Nonce
+	g.ctx.parent, g.ctx.guard = ctx, g
+	// The first alarm is for the first heartbeat, in case there will be any.
+	if !d.alarms.add(g, sent) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.alarm = time.AfterFunc(time.Until(sent.Add(d.cfg.Lease/leaseParts)), g.wake)
 	}
-	g.info.guard = g
-	g.ctx.parent, g.ctx.info = ctx, &g.info
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	// Most claims end before anything is due, so there is one timer, and it is set once: for the first heartbeat, in case
-	// there will be any. At its time it looks at what is due, and sets itself anew.
-	g.alarm = time.AfterFunc(min(d.cfg.Lease/leaseParts, g.trustLeft()), g.wake)
 	return g
 }
 
@@ -69,7 +70,9 @@ func (g *Guard) Context() context.Context { return &g.ctx }
 func (g *Guard) Record() Record { return g.record }
 
 // Hold returns the proof of ownership, for settling in a transaction of one's own.
-func (g *Guard) Hold() Hold { return g.hold }
+func (g *Guard) Hold() Hold {
+	return Hold{Key: g.record.Key, Fence: g.record.Fence, Nonce: g.record.Nonce}
+}
 
 // Lost is closed when the claim is lost.
 func (g *Guard) Lost() <-chan struct{} {
@@ -86,11 +89,14 @@ func (g *Guard) Lost() <-chan struct{} {
 
 // Err returns nil while the claim is trusted, else an error that wraps [ErrLeaseLost] and says why. It looks at the
 // clocks itself, so that a machine that was just resumed does not get a yes.
-func (g *Guard) Err() error {
+func (g *Guard) Err() error { return g.check(time.Now()) }
+
+// check is Err at a time that is now.
+func (g *Guard) check(now time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.err == nil && !g.ended {
-		if reason := g.doubt(); reason != nil {
+		if reason := g.doubt(now); reason != nil {
 			g.lose(reason)
 		}
 	}
@@ -121,7 +127,7 @@ func (g *Guard) Extend(ctx context.Context) error {
 	sent := time.Now()
 	limited := withLimit(ctx, sent, g.d.cfg.StoreTimeout)
 	defer limited.end(nil)
-	if err := g.d.store.Extend(limited, g.hold, g.d.cfg.Lease); err != nil {
+	if err := g.d.store.Extend(limited, g.Hold(), g.d.cfg.Lease); err != nil {
 		return err
 	}
 	g.mu.Lock()
@@ -152,7 +158,7 @@ func (g *Guard) wake() {
 	case g.ended || g.err != nil:
 		return
 	case g.trustLeft() <= 0:
-		g.lose(g.doubt())
+		g.lose(g.doubt(time.Now()))
 		return
 	case g.beating, g.beat.IsZero(), time.Now().Before(g.beat):
 		g.rearm()
@@ -190,7 +196,11 @@ func (g *Guard) rearm() {
 	if !g.beating && !g.beat.IsZero() {
 		next = min(next, time.Until(g.beat))
 	}
-	g.alarm.Reset(max(0, next))
+	if next = max(0, next); g.alarm == nil {
+		g.alarm = time.AfterFunc(next, g.wake)
+	} else {
+		g.alarm.Reset(next)
+	}
 }
 
 func (g *Guard) trustLeft() time.Duration {
@@ -198,8 +208,8 @@ func (g *Guard) trustLeft() time.Duration {
 }
 
 // doubt returns why the lease cannot be trusted any more, or nil. The caller holds mu.
-func (g *Guard) doubt() error {
-	monotonic, wall := elapsed(g.trusted)
+func (g *Guard) doubt(now time.Time) error {
+	monotonic, wall := elapsed(now, g.trusted)
 	if monotonic >= g.d.cfg.Lease-g.d.cfg.Margin {
 		return fmt.Errorf("it could not be extended within %v", g.d.cfg.Lease-g.d.cfg.Margin)
 	}
@@ -209,16 +219,15 @@ func (g *Guard) doubt() error {
 	return nil
 }
 
-// elapsed returns the time since t by the monotonic and by the wall clock. The monotonic one stands still while the
+// elapsed returns the time from t to now by the monotonic and by the wall clock. The monotonic one stands still while the
 // machine is suspended. It is a variable so that a test can suspend the machine.
-var elapsed = func(t time.Time) (monotonic, wall time.Duration) {
-	now := time.Now()
+var elapsed = func(now, t time.Time) (monotonic, wall time.Duration) {
 	return now.Sub(t), now.Round(0).Sub(t.Round(0))
 }
 
 // lose ends the claim as lost. The caller holds mu.
 func (g *Guard) lose(reason error) {
-	g.err = fmt.Errorf("%w: %s: %w", ErrLeaseLost, g.hold.Key, reason)
+	g.err = fmt.Errorf("%w: %s: %w", ErrLeaseLost, g.record.Key, reason)
 	g.halt()
 	g.ctx.end(g.err)
 	if g.lost != nil {
@@ -229,14 +238,17 @@ func (g *Guard) lose(reason error) {
 		g.beats.Add(1)
 		go func(err error) {
 			defer g.beats.Done()
-			f(g.hold.Key, g.hold.Fence, err)
+			f(g.record.Key, g.record.Fence, err)
 		}(g.err)
 	}
 }
 
 // halt stops timers and a heartbeat under way. The caller holds mu.
 func (g *Guard) halt() {
-	g.alarm.Stop()
+	g.d.alarms.remove(g)
+	if g.alarm != nil {
+		g.alarm.Stop()
+	}
 	if g.stop != nil {
 		g.stop()
 	}
@@ -297,13 +309,13 @@ func (g *Guard) Kill(ctx context.Context, cause Cause) error {
 // lease is kept alive, for one lease at most. The error wraps [ErrLeaseLost] if the claim is somebody else's, and the
 // [*StoreError] if the store never said; then the settlement is unconfirmed, and the message must not be acknowledged.
 func (g *Guard) Settle(ctx context.Context, s Settlement) error {
-	return g.end(ctx, func(ctx context.Context) error { return g.d.store.Settle(ctx, g.hold, s) })
+	return g.end(ctx, func(ctx context.Context) error { return g.d.store.Settle(ctx, g.Hold(), s) })
 }
 
 // Release ends the claim so that it can be retried. It goes on when ctx is cancelled; errors are those of
 // [Guard.Settle].
 func (g *Guard) Release(ctx context.Context, r Release) error {
-	return g.end(ctx, func(ctx context.Context) error { return g.d.store.Release(ctx, g.hold, r) })
+	return g.end(ctx, func(ctx context.Context) error { return g.d.store.Release(ctx, g.Hold(), r) })
 }
 
 // detached returns a context that goes on when ctx ends: ctx itself if it never does.
@@ -332,7 +344,7 @@ func (g *Guard) insist(ctx context.Context, op func(context.Context) error) erro
 	until := now.Add(g.d.cfg.Lease)
 	var failed error
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		if err := g.Err(); err != nil {
+		if err := g.check(now); err != nil {
 			return errors.Join(err, failed)
 		}
 		limited := withLimit(ctx, now, min(g.d.cfg.StoreTimeout, until.Sub(now)))
@@ -351,7 +363,7 @@ func (g *Guard) insist(ctx context.Context, op func(context.Context) error) erro
 		case <-g.Lost():
 			t.Stop()
 		}
-		if now = time.Now(); !now.Before(until) && g.Err() == nil {
+		if now = time.Now(); !now.Before(until) && g.check(now) == nil {
 			return failed
 		}
 	}

@@ -11,7 +11,7 @@ import (
 type lazyContext struct {
 	parent   context.Context //nolint:containedctx // it is a context
 	deadline time.Time       // zero for none of its own
-	info     *claimInfo      // nil for the parent's
+	guard    *Guard          // whose claim it is; nil for the parent's
 
 	mu     sync.Mutex
 	ended  bool
@@ -76,8 +76,8 @@ func (c *lazyContext) Err() error {
 
 // Value returns the parent's, but for the claim.
 func (c *lazyContext) Value(key any) any {
-	if c.info != nil && key == any(contextKey{}) {
-		return c.info
+	if c.guard != nil && key == any(contextKey{}) {
+		return c.guard
 	}
 	c.mu.Lock()
 	behind := c.real

@@ -89,11 +89,12 @@ func (g *Guard) beginStep(ctx context.Context, name string) (*stepRun, error) {
 	if err := g.holds(); err != nil {
 		return nil, err
 	}
-	if err := g.steps.load(ctx, g, s); err != nil {
+	log := g.stepLog()
+	if err := log.load(ctx, g, s); err != nil {
 		return nil, err
 	}
 	r := &stepRun{guard: g, name: name}
-	if err := g.steps.begin(ctx, r); err != nil {
+	if err := log.begin(ctx, r); err != nil {
 		return nil, err
 	}
 	return r, g.holds()
@@ -102,14 +103,14 @@ func (g *Guard) beginStep(ctx context.Context, name string) (*stepRun, error) {
 // keep saves the result of a step that is done.
 func (r *stepRun) keep(ctx context.Context, v any) error {
 	g := r.guard
-	k := g.steps.form(r)
+	k := g.stepLog().form(r)
 	k.Codec = g.d.cfg.StepCodec.Name()
 	result, err := g.d.cfg.StepCodec.Marshal(v)
 	if err != nil {
 		k.Refused = fmt.Sprintf("it does not encode as %s: %v", k.Codec, err)
 	}
 	k.result = result
-	if size := g.steps.size(r.name, k); k.Refused == "" && size > g.d.cfg.MaxStepBytes {
+	if size := g.stepLog().size(r.name, k); k.Refused == "" && size > g.d.cfg.MaxStepBytes {
 		k.Refused = fmt.Sprintf("with its %d bytes the steps of this key would take %d, and Config.MaxStepBytes is %d", len(result), size, g.d.cfg.MaxStepBytes)
 	}
 	err = r.save(ctx, k)
@@ -121,7 +122,7 @@ func (r *stepRun) keep(ctx context.Context, v any) error {
 		return fmt.Errorf("dedup: step %s is done, but its result could not be kept, so that it may run again: %w", r.name, err)
 	}
 	r.kept = k
-	g.steps.finish(r)
+	g.stepLog().finish(r)
 	return nil
 }
 
@@ -138,7 +139,7 @@ func (r *stepRun) save(ctx context.Context, k *keptStep) error {
 	}
 	var refused error
 	err := g.insist(ctx, func(ctx context.Context) error {
-		err := g.d.store.(StepStore).SaveStep(ctx, g.hold, s)
+		err := g.d.store.(StepStore).SaveStep(ctx, g.Hold(), s)
 		if errors.Is(err, ErrStepResult) {
 			refused = err // repeating it cannot help
 			return nil
@@ -174,7 +175,7 @@ func (g *Guard) holds() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.ended {
-		return fmt.Errorf("%w: %s: the claim has ended: the handler has returned, or has settled", ErrLeaseLost, g.hold.Key)
+		return fmt.Errorf("%w: %s: the claim has ended: the handler has returned, or has settled", ErrLeaseLost, g.record.Key)
 	}
 	return nil
 }

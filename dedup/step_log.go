@@ -26,6 +26,16 @@ type stepLog struct {
 	changed chan struct{}        // closed when one begins or is finished; nil if nobody waits
 }
 
+// stepLog returns the log of the claim, which is made for the first step: most handlers have none.
+func (g *Guard) stepLog() *stepLog {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.steps == nil {
+		g.steps = &stepLog{}
+	}
+	return g.steps
+}
+
 // load reads what earlier attempts have kept, once.
 func (l *stepLog) load(ctx context.Context, g *Guard, s StepStore) error {
 	l.loading.Lock()
@@ -35,7 +45,7 @@ func (l *stepLog) load(ctx context.Context, g *Guard, s StepStore) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.d.cfg.StoreTimeout)
 	defer cancel()
-	saved, err := s.Steps(ctx, g.hold.Key)
+	saved, err := s.Steps(ctx, g.record.Key)
 	if err != nil {
 		return err
 	}
@@ -43,7 +53,7 @@ func (l *stepLog) load(ctx context.Context, g *Guard, s StepStore) error {
 	for _, one := range saved {
 		k, err := decodeStep(one.Data)
 		if err != nil {
-			return fmt.Errorf("%w: step %s of %s: %w", ErrStepResult, printable(one.Name), g.hold.Key, err)
+			return fmt.Errorf("%w: step %s of %s: %w", ErrStepResult, printable(one.Name), g.record.Key, err)
 		}
 		kept[one.Name] = k
 	}

@@ -27,7 +27,7 @@ func TestASuspendedMachineLosesItsLease(t *testing.T) {
 
 	before := elapsed
 	defer func() { elapsed = before }()
-	elapsed = func(time.Time) (monotonic, wall time.Duration) { return time.Second, time.Minute }
+	elapsed = func(_, _ time.Time) (monotonic, wall time.Duration) { return time.Second, time.Minute }
 	require.ErrorIs(t, g.Err(), ErrLeaseLost)
 	require.ErrorContains(t, g.Err(), "wall clock jumped")
 	require.ErrorIs(t, context.Cause(g.Context()), ErrLeaseLost)

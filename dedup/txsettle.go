@@ -139,7 +139,7 @@ func (g *Guard) Committed(ctx context.Context) (yes bool, err error) {
 // held, so that it can be released or killed.
 func (g *Guard) confirm(ctx context.Context) error {
 	if !g.Settling() {
-		return fmt.Errorf("%w: %s", ErrNotSettledInTx, g.hold.Key)
+		return fmt.Errorf("%w: %s", ErrNotSettledInTx, g.record.Key)
 	}
 	yes, err := g.Committed(ctx)
 	switch {
@@ -154,5 +154,5 @@ func (g *Guard) confirm(ctx context.Context) error {
 		g.Abandon()
 		return lost
 	}
-	return fmt.Errorf("%w: %s", ErrNotCommitted, g.hold.Key)
+	return fmt.Errorf("%w: %s", ErrNotCommitted, g.record.Key)
 }

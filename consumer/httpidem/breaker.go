@@ -3,40 +3,29 @@ package httpidem
 import (
 	"context"
 	"errors"
-	"time"
-
-	"github.com/sony/gobreaker/v2"
 
 	"github.com/idemq/idemq/dedup"
-)
-
-const (
-	breakerFailures = 5               // in a row open the breaker
-	breakerPause    = 2 * time.Second // before the store is tried again
+	"github.com/idemq/idemq/internal/breaker"
 )
 
 // newBreaker returns what keeps requests from waiting for a store that is down, each until its time limit.
-func newBreaker(cfg Config) *gobreaker.TwoStepCircuitBreaker[struct{}] {
-	return gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Name: cfg.Service, Timeout: breakerPause,
-		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakerFailures },
-		OnStateChange: func(_ string, from, to gobreaker.State) {
-			cfg.Logger.Warn("httpidem: store circuit breaker", "service", cfg.Service, "from", from.String(), "to", to.String())
-		},
+func newBreaker(cfg Config) *breaker.Breaker {
+	return breaker.New(cfg.Service, func(from, to string) {
+		cfg.Logger.Warn("httpidem: store circuit breaker", "service", cfg.Service, "from", from, "to", to)
 	})
 }
 
 // begin asks the store, unless it is known to be down.
 func (x *exchange) begin(ctx context.Context) (*dedup.Guard, dedup.Outcome, error) {
-	done, err := x.m.breaker.Allow()
+	call, err := x.m.breaker.Allow()
 	if err != nil {
 		return nil, dedup.Outcome{}, &dedup.StoreError{Op: "acquire", Key: x.key, Err: err}
 	}
 	g, out, err := x.m.d.Begin(ctx, x.key, x.fp)
 	if err == nil || !isDown(err) {
-		done(nil)
+		call.End(nil)
 	} else {
-		done(err)
+		call.End(err)
 	}
 	return g, out, err
 }

@@ -48,7 +48,7 @@ func TestAllocationBudget(t *testing.T) {
 	n := 0
 	fresh := func() string { n++; return keys[n] }
 	same := func() string { return "same" }
-	const budgetNew, budgetDuplicate = 20, 12
+	const budgetNew, budgetDuplicate = 14, 11
 	base := measure(bare, same)
 	require.LessOrEqual(t, measure(guarded, fresh)-base, float64(budgetNew))
 	require.LessOrEqual(t, measure(guarded, same)-base, float64(budgetDuplicate))

@@ -11,16 +11,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sony/gobreaker/v2"
-
 	"github.com/idemq/idemq/dedup"
+	"github.com/idemq/idemq/internal/breaker"
 )
 
 type middleware struct {
 	d       *dedup.Deduper
 	cfg     Config
 	flights *flights // nil unless duplicates wait
-	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
+	breaker *breaker.Breaker
 }
 
 // New returns a middleware on d. It can wrap any number of handlers, is safe for concurrent use and has no goroutine of

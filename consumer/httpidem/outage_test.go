@@ -136,9 +136,9 @@ func TestLostLeaseCancelsTheHandler(t *testing.T) {
 
 func TestHeartbeatKeepsALongHandler(t *testing.T) {
 	t.Parallel()
-	s := serveWith(t, nil, dedup.Config{Lease: 150 * time.Millisecond}, httpidem.Config{}, func(w http.ResponseWriter, r *http.Request) {
+	s := serveWith(t, nil, dedup.Config{Lease: 2 * time.Second}, httpidem.Config{}, func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(3 * time.Second): // longer than a lease, which a busy machine must be able to extend
 			created(w, r)
 		case <-r.Context().Done():
 		}

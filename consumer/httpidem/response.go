@@ -23,7 +23,7 @@ type response struct {
 	stored []byte  // head and body, as appendHead has it
 	bodyAt int     // where the body begins in stored
 
-	few [8]field // room for the header of most answers
+	few [4]field // room for the header of most answers
 
 	streaming bool // what is written goes to the client at once
 	hijacked  bool

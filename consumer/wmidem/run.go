@@ -72,12 +72,8 @@ func (r *run) handle(ctx context.Context) error {
 	if r.s.isClosing() { // before the select: the channel is closed at the end of a shutdown
 		return errNotHanded
 	}
-	select {
-	case r.s.out <- r.copy:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-r.s.closing:
-		return errNotHanded
+	if err := r.hand(ctx); err != nil {
+		return err
 	}
 	select {
 	case <-r.copy.Acked():
@@ -95,6 +91,23 @@ func (r *run) handle(ctx context.Context) error {
 		return r.acked()
 	case <-r.copy.Nacked():
 		return r.nacked()
+	}
+}
+
+// hand hands the copy to the router. That mostly waits for it, and then the context need not have a channel.
+func (r *run) hand(ctx context.Context) error {
+	select {
+	case r.s.out <- r.copy:
+		return nil
+	default:
+	}
+	select {
+	case r.s.out <- r.copy:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-r.s.closing:
+		return errNotHanded
 	}
 }
 

@@ -31,8 +31,7 @@ type subscription struct {
 	grace  *time.Timer // not nil once the shutdown has begun
 	atWork sync.WaitGroup
 
-	next chan *message.Message // to workers that have nothing to do
-	idle atomic.Int32          // how many there are
+	idle atomic.Int32 // workers that wait for a message
 }
 
 // maxIdle is how many workers of a subscription stay when they have nothing to do: the stack of a new one has to grow first.
@@ -41,7 +40,7 @@ const maxIdle = 64
 func newSubscription(of *subscriber, topic string) *subscription {
 	s := &subscription{
 		i: of.i, topic: topic, handler: of.handler, routed: of.routed,
-		out: make(chan *message.Message), closing: make(chan struct{}), done: make(chan struct{}), next: make(chan *message.Message),
+		out: make(chan *message.Message), closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.handlers, s.cancel = context.WithCancelCause(context.Background())
 	return s
@@ -77,13 +76,13 @@ func (s *subscription) start(fn func()) bool {
 	return true
 }
 
-// run takes the messages of the inner subscriber until there are no more, and waits for their handlers.
+// run lets workers take the messages of the inner subscriber until there are no more, and waits for their handlers.
 func (s *subscription) run(in <-chan *message.Message) {
-	for msg := range in {
-		s.take(msg)
+	s.listen(in)
+	<-s.closing
+	for msg := range in { // all workers may be busy
+		msg.Nack()
 	}
-	s.close()
-	close(s.next)
 	idle := make(chan struct{})
 	go func() { // ends with the last handler; one that never returns is named below
 		defer close(idle)
@@ -102,32 +101,30 @@ func (s *subscription) run(in <-chan *message.Message) {
 	close(s.done)
 }
 
-// take gives a message to a worker.
-func (s *subscription) take(msg *message.Message) {
-	if s.isClosing() {
-		msg.Nack()
-		return
-	}
-	select {
-	case s.next <- msg:
-	default:
-		if !s.start(func() { s.work(msg) }) {
-			msg.Nack()
-		}
-	}
+// listen starts a worker that waits for a message, unless the shutdown has begun.
+func (s *subscription) listen(in <-chan *message.Message) {
+	s.idle.Add(1)
+	s.start(func() { s.work(in) })
 }
 
-// work processes a message, and then others, until there are enough workers who wait for some.
-func (s *subscription) work(msg *message.Message) {
-	for ok := true; ok; {
-		s.process(msg)
+// work takes messages and processes them where it has taken them, until there are enough workers who wait for some. One
+// waits at any time, so that a message is not handed from one goroutine to the next.
+func (s *subscription) work(in <-chan *message.Message) {
+	for msg := range in {
+		if s.idle.Add(-1) == 0 {
+			s.listen(in)
+		}
+		if s.isClosing() {
+			msg.Nack()
+		} else {
+			s.process(msg)
+		}
 		if s.idle.Add(1) > maxIdle {
 			s.idle.Add(-1)
 			return
 		}
-		msg, ok = <-s.next
-		s.idle.Add(-1)
 	}
+	s.close()
 }
 
 // process takes one message through the pipeline of its handler.

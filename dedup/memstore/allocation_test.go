@@ -47,15 +47,15 @@ func TestAllocationBudgets(t *testing.T) {
 			}
 			holds = holds[1:]
 		}},
-		{"core, begin of a duplicate", 8, func() { _, _, _ = d.Begin(ctx, key, dedup.Fingerprint{}) }},
-		{"core, begin of a fresh key", 16, func() {
+		{"core, begin of a duplicate", 4, func() { _, _, _ = d.Begin(ctx, key, dedup.Fingerprint{}) }},
+		{"core, begin of a fresh key", 6, func() {
 			g, _, err := d.Begin(ctx, dedup.Key{Scope: "s", ID: id()}, dedup.Fingerprint{})
 			if err != nil {
 				panic(err)
 			}
 			guards = append(guards, g)
 		}},
-		{"core, consume", 8, func() {
+		{"core, consume", 4, func() {
 			if err := guards[0].Consume(ctx, nil); err != nil {
 				panic(err)
 			}

@@ -42,6 +42,7 @@ const (
 // Store is a [dedup.Store] in memory. It is safe for concurrent use and has no goroutine.
 type Store struct {
 	clock   func() time.Time
+	epoch   time.Time // what times are counted from
 	compact bool
 	seed    maphash.Seed
 	shard   [shards]shard
@@ -49,7 +50,7 @@ type Store struct {
 
 type shard struct {
 	mu      sync.Mutex
-	records map[dedup.Key]*dedup.Record
+	records map[dedup.Key]*kept
 	steps   map[dedup.Key][]dedup.SavedStep // of these records; see step.go
 	// scratch is where a record is changed, so that one that is only read, or is there already, needs no memory.
 	scratch dedup.Record
@@ -77,8 +78,9 @@ func New(cfg Config) *Store {
 	if s.clock == nil {
 		s.clock = time.Now
 	}
+	s.epoch = s.clock()
 	for i := range s.shard {
-		s.shard[i].records = map[dedup.Key]*dedup.Record{}
+		s.shard[i].records = map[dedup.Key]*kept{}
 	}
 	return s
 }
@@ -98,7 +100,8 @@ func (s *Store) Len() int {
 	return n
 }
 
-func (s *Store) shardOf(k dedup.Key) *shard { return &s.shard[maphash.Comparable(s.seed, k)%shards] }
+// shardOf goes by the ID alone: scopes are few.
+func (s *Store) shardOf(k dedup.Key) *shard { return &s.shard[maphash.String(s.seed, k.ID)%shards] }
 
 // change is changeAs without a fingerprint.
 func (s *Store) change(ctx context.Context, k dedup.Key, f func(r *dedup.Record, now time.Time, next dedup.Fence) bool) error {
@@ -115,7 +118,7 @@ func (s *Store) changeAs(ctx context.Context, k dedup.Key, fp dedup.Fingerprint,
 	defer sh.mu.Unlock()
 	now := s.clock()
 	r, stored := &sh.scratch, sh.records[k]
-	*r = live(stored, now)
+	s.unpack(r, k, stored, now)
 	if r.State == dedup.Absent && len(sh.steps) > 0 {
 		delete(sh.steps, k) // of a record that has expired
 	}
@@ -140,10 +143,11 @@ func (s *Store) changeAs(ctx context.Context, k dedup.Key, fp dedup.Fingerprint,
 			delete(sh.records, k)
 			delete(sh.steps, k)
 		case stored != nil:
-			*stored = *r
+			s.pack(stored, r)
 		default:
-			fresh := *r
-			sh.records[k] = &fresh
+			fresh := new(kept)
+			s.pack(fresh, r)
+			sh.records[k] = fresh
 		}
 		if len(sh.watchers) > 0 && r.State != dedup.Acquired { // neither a grant nor an extension
 			sh.tell(k)
@@ -153,7 +157,7 @@ func (s *Store) changeAs(ctx context.Context, k dedup.Key, fp dedup.Fingerprint,
 		}
 		if sh.fresh == sweepEvery {
 			sh.fresh = 0
-			sh.sweep(now)
+			s.sweep(sh, now)
 			sh.sweepTraces(now)
 		}
 	}
@@ -161,20 +165,12 @@ func (s *Store) changeAs(ctx context.Context, k dedup.Key, fp dedup.Fingerprint,
 	return nil
 }
 
-// live returns a copy of a record, the zero Record if there is none or it has expired.
-func live(r *dedup.Record, now time.Time) dedup.Record {
-	if r != nil && r.ExpiresAt.After(now) {
-		return *r
-	}
-	return dedup.Record{}
-}
-
 // sweep drops expired records among a few that the map happens to begin with; a map's order is random.
-func (sh *shard) sweep(now time.Time) {
+func (s *Store) sweep(sh *shard, now time.Time) {
 	sh.peak = max(sh.peak, len(sh.records))
 	n := 0
 	for k, r := range sh.records {
-		if !r.ExpiresAt.After(now) {
+		if !s.lives(r, now) {
 			delete(sh.records, k)
 			delete(sh.steps, k)
 		}
@@ -183,7 +179,7 @@ func (sh *shard) sweep(now time.Time) {
 		}
 	}
 	if sh.peak >= shrinkFrom && len(sh.records) < sh.peak/shrinkTo {
-		moved := make(map[dedup.Key]*dedup.Record, len(sh.records))
+		moved := make(map[dedup.Key]*kept, len(sh.records))
 		maps.Copy(moved, sh.records)
 		sh.records, sh.peak = moved, len(moved)
 	}
@@ -284,7 +280,7 @@ func (s *Store) List(ctx context.Context, f dedup.Filter) iter.Seq2[dedup.Record
 				yield(dedup.Record{}, err)
 				return
 			}
-			for _, r := range s.shard[i].selected(f, s.compact, s.clock()) {
+			for _, r := range s.selected(&s.shard[i], f, s.clock()) {
 				if !yield(r, nil) {
 					return
 				}
@@ -293,15 +289,17 @@ func (s *Store) List(ctx context.Context, f dedup.Filter) iter.Seq2[dedup.Record
 	}
 }
 
-func (sh *shard) selected(f dedup.Filter, compact bool, now time.Time) []dedup.Record {
+func (s *Store) selected(sh *shard, f dedup.Filter, now time.Time) []dedup.Record {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	var out []dedup.Record
-	for _, r := range sh.records {
-		if r.ExpiresAt.After(now) && f.Selects(r) {
-			c := answer(r, now)
-			if compact {
-				sh.recall(&c, c.Key, digestOf(c.Key), dedup.Fingerprint{}, now)
+	var r dedup.Record
+	for k, stored := range sh.records {
+		s.unpack(&r, k, stored, now)
+		if r.State != dedup.Absent && f.Selects(&r) {
+			c := answer(&r, now)
+			if s.compact {
+				sh.recall(&c, k, digestOf(k), dedup.Fingerprint{}, now)
 			}
 			out = append(out, c)
 		}

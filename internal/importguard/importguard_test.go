@@ -86,14 +86,15 @@ var rules = []rule{
 	},
 
 	{
-		pkg: "consumer", own: []string{"dedup", "publisher"},
-		modules: []string{gobreaker, backoff, uuid}, never: []string{natsGo, goRedis},
+		pkg: "consumer", own: []string{"dedup", "publisher", "internal/breaker"},
+		modules: []string{backoff, uuid}, never: []string{natsGo, goRedis},
 	},
 	{
 		pkg: "consumer/natsidem", own: []string{"consumer", "dedup", "publisher", "consumer/deadletter"},
 		modules: []string{natsGo}, never: []string{goRedis},
 	},
-	{pkg: "consumer/httpidem", own: []string{"dedup"}, modules: []string{gobreaker}, never: []string{natsGo, goRedis}},
+	{pkg: "internal/breaker", modules: []string{gobreaker}, never: []string{natsGo, goRedis}},
+	{pkg: "consumer/httpidem", own: []string{"dedup", "internal/breaker"}, never: []string{natsGo, goRedis}},
 	{
 		pkg: "consumer/wmidem", own: []string{"consumer", "dedup", "publisher"},
 		modules: []string{watermill}, never: []string{goRedis, natsGo},
