@@ -113,7 +113,7 @@ func TestReplayKeepsStatuses(t *testing.T) {
 
 func TestBusyIs409WithRetryAfter(t *testing.T) {
 	t.Parallel()
-	for lease, want := range map[time.Duration]string{30 * time.Second: "5", 2 * time.Second: "2", 300 * time.Millisecond: "1"} {
+	for lease, want := range map[time.Duration]string{30 * time.Second: "5", 2 * time.Second: "2", 900 * time.Millisecond: "1"} {
 		g := newGate()
 		s := serveWith(t, nil, dedup.Config{Lease: lease}, httpidem.Config{}, func(http.ResponseWriter, *http.Request) { g.pass() })
 		first := make(chan answer, 1)

@@ -151,7 +151,7 @@ func TestRedisGoesDownBetweenAcquireAndSettle(t *testing.T) {
 	t.Parallel()
 	srv := testserver.PrivateRedis(t)
 	store := redisstore.New(srv.Client(t), redisstore.Config{})
-	s := serveWith(t, store, dedup.Config{Lease: time.Second}, httpidem.Config{}, func(w http.ResponseWriter, r *http.Request) {
+	s := serveWith(t, store, dedup.Config{Lease: 3 * time.Second}, httpidem.Config{}, func(w http.ResponseWriter, r *http.Request) {
 		srv.Kill()
 		created(w, r)
 	})

@@ -3,7 +3,7 @@ package main
 import "slices"
 
 // mutants are all of them.
-func mutants() []mutant { return slices.Concat(rules, stores) }
+func mutants() []mutant { return slices.Concat(rules, stores, consumers) }
 
 const rulesFile = "dedup/transition/transition.go"
 

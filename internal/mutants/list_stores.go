@@ -25,7 +25,7 @@ var stores = []mutant{
 	},
 	{
 		name: "SQL: a statement goes by the time of its begin", file: "dedup/sqlstore/row.go",
-		old: `return max(now, s.updatedAt)`, new: `return now`, tests: "./dedup/sqlstore", run: "Histories",
+		old: `return max(now, s.updatedAt)`, new: `return now`, tests: "./dedup/sqlstore", run: "AChangeThatIsFound",
 	},
 	{
 		name: "tiers: the durable tier is not asked before a grant", file: "dedup/tieredstore/acquire.go",
