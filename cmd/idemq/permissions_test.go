@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -146,6 +147,7 @@ func (s *site) workerWorks() {
 		s.consume(`case "$IDEMQ_KEY" in dead*) exit 65;; slow) sleep 1;; esac`)
 		s.publish("later", "x")
 		s.workerPutsOff()
+		s.workerSettlesTwoAtOnce()
 	})
 	c, err := s.js.Consumer(s.t.Context(), "ORDERS", "billing")
 	require.NoError(s.t, err)
@@ -159,6 +161,29 @@ func (s *site) workerWorks() {
 		"$JS.API.CONSUMER.DELETE.ORDERS.billing", "$JS.API.CONSUMER.INFO.ORDERS.other", "$JS.API.CONSUMER.CREATE.ORDERS.other",
 		"$JS.ACK.ORDERS.other.1.1.1.1.0", "idemq.dead.ORDERS.other.permanent", "idemq.replay.run.ORDERS.billing",
 		"idemq.replay.later.ORDERS.other.1", "idemq.mark.1", "$JS.API.STREAM.MSG.DELETE.IDEMQ_DEAD", "$KV.idemq.T1RIRVI.b")
+}
+
+// workerSettlesTwoAtOnce does by itself what a worker that is busy does.
+func (s *site) workerSettlesTwoAtOnce() {
+	if s.redis == nil {
+		return
+	}
+	store := redisstore.New(s.redisClient("worker"), redisstore.Config{})
+	settlements := make([]dedup.HeldSettlement, 2)
+	for i := range settlements {
+		c := dedup.Claim{Key: dedup.Key{Scope: scopeName, ID: fmt.Sprint("both-", i)}, Nonce: "n", Lease: time.Minute, Retention: time.Minute}
+		_, r, err := store.Acquire(s.t.Context(), c)
+		require.NoError(s.t, err)
+		settlements[i] = dedup.HeldSettlement{
+			Hold:       dedup.Hold{Key: r.Key, Fence: r.Fence, Nonce: r.Nonce},
+			Settlement: dedup.Settlement{State: dedup.Consumed, Retention: time.Minute},
+		}
+	}
+	admin := redisstore.New(s.redisClient("admin"), redisstore.Config{})
+	for i, err := range store.SettleMany(s.t.Context(), settlements) {
+		require.NoError(s.t, err)
+		require.NoError(s.t, admin.Forget(s.t.Context(), settlements[i].Hold.Key, true))
+	}
 }
 
 // workerPutsOff runs a worker in this process, whose handler asks for a delay that goes through the replay stream.

@@ -143,6 +143,8 @@ func TestPullsOfALostConnection(t *testing.T) {
 	require.ErrorIs(t, s.news(func(_, short, _ int, open bool) bool { return short == 5 && !open }), natsidem.ErrNotConnected)
 	require.ErrorIs(t, s.p.Ask(5, time.Hour), natsidem.ErrNotConnected)
 	s.srv.Start(t)
+	// Who asks may be back before who answers, and a pull that nobody hears is lost.
+	require.Eventually(t, func() bool { return s.api.IsConnected() && s.api.Flush() == nil }, patience, tick)
 	require.Eventually(t, func() bool { return s.p.Ask(5, time.Hour) == nil }, patience, tick)
 	assert.True(t, strings.HasPrefix(s.inbox(), "_INBOX."))
 }
