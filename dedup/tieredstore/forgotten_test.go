@@ -1,13 +1,16 @@
 package tieredstore_test
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/idemq/idemq/dedup"
+	"github.com/idemq/idemq/dedup/memstore"
 )
 
 // What the durable tier keeps of a key that is not settled comes back when the fast tier has forgotten it.
@@ -62,5 +65,32 @@ func TestWhatAFlushDoesNotForgetOfAnOpenKey(t *testing.T) {
 		assert.Greater(t, got.Fence, r.Fence, "I1")
 		assert.Equal(t, 2, got.Attempt, "and a key with steps keeps its attempts")
 		require.NoError(t, b.consume(got, "done"))
+	})
+}
+
+// slow is a tier that takes its time for writing the marker, as a database may that has no connection yet.
+type slow struct{ *spy }
+
+func (s slow) Adopt(ctx context.Context, r dedup.Record, over dedup.Fence) error {
+	if r.Key.Scope != key.Scope {
+		<-time.After(3 * time.Second)
+	}
+	return s.spy.Adopt(ctx, r, over)
+}
+
+// Who begins while the very first one still writes the marker must wait for it, and not take it for a loss.
+func TestABeginningThatTakesLongIsNoLoss(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := tiered(t, newSpy(memstore.Config{}), slow{newSpy(memstore.Config{})})
+		verdicts := make(chan dedup.Verdict, 2)
+		for _, id := range []string{"1", "2"} {
+			go func() {
+				v, _, err := s.Acquire(t.Context(), claimOf(id, "a"))
+				assert.NoError(t, err)
+				verdicts <- v
+			}()
+		}
+		assert.Equal(t, []dedup.Verdict{dedup.Granted, dedup.Granted}, []dedup.Verdict{<-verdicts, <-verdicts})
 	})
 }

@@ -17,7 +17,8 @@ var markerKey = dedup.Key{Scope: "idemq-tiers", ID: "marker"}
 
 const (
 	markerMemory = 10 * 365 * 24 * time.Hour
-	firstLooks   = 25 // how often a process that begins looks again, while another one is about to write the marker
+	firstLooks   = 25  // how often a process that begins looks again, while another one is about to write the marker
+	mostLooks    = 250 // likewise while the durable tier, which may be slow to take its first connections, does not know it yet
 	firstPause   = 20 * time.Millisecond
 )
 
@@ -52,13 +53,18 @@ func (l *loss) look(ctx context.Context, lease time.Duration) (epoch dedup.Fence
 			return 0, 0, err
 		case v == dedup.Granted:
 			epoch, wait, err = l.missing(ctx, r, lease)
-			if !errors.Is(err, dedup.ErrLeaseLost) || n == firstLooks {
+			if !errors.Is(err, dedup.ErrLeaseLost) || n >= mostLooks {
 				return epoch, wait, err
 			} // its lease was over before it was settled, and somebody else is at it
 		case v != dedup.Busy:
 			return r.Fence, 0, l.record(ctx, r, recorded)
-		case seen || n == firstLooks:
+		case seen || n >= mostLooks:
 			return 0, max(r.Wait(), firstPause), nil
+		case n >= firstLooks:
+			d, err := look(ctx, l.durable, markerKey)
+			if err != nil || d.State != dedup.Absent { // it is a quarantine
+				return 0, max(r.Wait(), firstPause), err
+			}
 		}
 		if err := pause(ctx, firstPause); err != nil {
 			return 0, 0, err
