@@ -27,8 +27,6 @@ type Config struct {
 	// lease is over is a new claim, by the rules, but no single moment of the call explains both. Reopen and Forget are left out, since they carry no
 	// nonce: a client that repeats them by itself sees what others have made of the first.
 	Faults bool
-	// ClaimsOnly leaves out what an operator does, Get too.
-	ClaimsOnly bool
 	// Seed of the clients' choices; drawn and printed if it is 0. The interleaving is not decided by it.
 	Seed uint64
 	// Patience is how long the check of a history may take. Defaults to two minutes.
@@ -145,7 +143,7 @@ func record(ctx context.Context, s dedup.Store, c Config) []porcupine.Operation 
 	var wg sync.WaitGroup
 	for id := range c.Clients {
 		wg.Go(func() {
-			cl := &client{id: id, random: randv2.New(randv2.NewPCG(c.Seed, uint64(id))), faults: c.Faults, claimsOnly: c.ClaimsOnly} //nolint:gosec // an index; no secret is drawn
+			cl := &client{id: id, random: randv2.New(randv2.NewPCG(c.Seed, uint64(id))), faults: c.Faults} //nolint:gosec // an index; no secret is drawn
 			for range c.Calls {
 				p := pools[cl.random.IntN(len(pools))]
 				call := cl.choose(p)

@@ -54,11 +54,10 @@ func (p *pool) seen() dedup.Record {
 
 // client chooses calls.
 type client struct {
-	id         int
-	random     *rand.Rand
-	faults     bool
-	claimsOnly bool
-	nonces     int
+	id     int
+	random *rand.Rand
+	faults bool
+	nonces int
 }
 
 // weights of the kinds: enough claims and endings that keys go through their whole life.
@@ -73,7 +72,7 @@ func (c *client) kind() kind {
 	n := c.random.IntN(100)
 	for _, w := range weights {
 		if n -= w.n; n < 0 {
-			if operator := w.kind == reopen || w.kind == forget; operator && c.faults || (operator || w.kind == get) && c.claimsOnly {
+			if c.faults && (w.kind == reopen || w.kind == forget) {
 				break
 			}
 			return w.kind
