@@ -72,10 +72,13 @@ func TestWhatAFlushDoesNotForgetOfAnOpenKey(t *testing.T) {
 type slow struct{ *spy }
 
 func (s slow) Adopt(ctx context.Context, r dedup.Record, over dedup.Fence) error {
-	if r.Key.Scope != key.Scope {
-		<-time.After(3 * time.Second)
+	if r.Key.Scope == key.Scope {
+		return s.spy.Adopt(ctx, r, over)
 	}
-	return s.spy.Adopt(ctx, r, over)
+	<-time.After(2 * time.Second)
+	err := s.spy.Adopt(ctx, r, over)
+	<-time.After(time.Second)
+	return err
 }
 
 // Who begins while the very first one still writes the marker must wait for it, and not take it for a loss.

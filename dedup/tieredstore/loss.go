@@ -17,8 +17,7 @@ var markerKey = dedup.Key{Scope: "idemq-tiers", ID: "marker"}
 
 const (
 	markerMemory = 10 * 365 * 24 * time.Hour
-	firstLooks   = 25  // how often a process that begins looks again, while another one is about to write the marker
-	mostLooks    = 250 // likewise while the durable tier, which may be slow to take its first connections, does not know it yet
+	firstLooks   = 250 // how often a process that begins looks again, while the very first one is about to write the marker
 	firstPause   = 20 * time.Millisecond
 )
 
@@ -53,16 +52,18 @@ func (l *loss) look(ctx context.Context, lease time.Duration) (epoch dedup.Fence
 			return 0, 0, err
 		case v == dedup.Granted:
 			epoch, wait, err = l.missing(ctx, r, lease)
-			if !errors.Is(err, dedup.ErrLeaseLost) || n >= mostLooks {
+			if !errors.Is(err, dedup.ErrLeaseLost) || n >= firstLooks {
 				return epoch, wait, err
 			} // its lease was over before it was settled, and somebody else is at it
 		case v != dedup.Busy:
 			return r.Fence, 0, l.record(ctx, r, recorded)
-		case seen || n >= mostLooks:
+		case seen || n >= firstLooks:
 			return 0, max(r.Wait(), firstPause), nil
-		case n >= firstLooks:
+		default:
+			// The very first one writes the marker to the durable tier, and then to the fast one. If the durable tier knows
+			// another marker it is a quarantine.
 			d, err := look(ctx, l.durable, markerKey)
-			if err != nil || d.State != dedup.Absent { // it is a quarantine
+			if err != nil || d.State != dedup.Absent && d.Fence != r.Fence {
 				return 0, max(r.Wait(), firstPause), err
 			}
 		}
