@@ -12,6 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/idemq/idemq/internal/child"
 )
 
 // measured is what one trial has shown.
@@ -35,7 +37,7 @@ type bench struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	rdb     *redis.Client
-	redis   *child         // nil if it was given
+	redis   *child.Process // nil if it was given
 	streams map[int]filled // by how many messages they have
 	trials  int
 	keep    bool // what trials leave in Redis stays there
@@ -46,7 +48,7 @@ func newBench(ctx context.Context, s settings, srv *servers) (*bench, error) {
 	return newBenchOn(ctx, s, srv, srv.redisURL, srv.redis)
 }
 
-func newBenchOn(ctx context.Context, s settings, srv *servers, redisURL string, process *child) (b *bench, err error) {
+func newBenchOn(ctx context.Context, s settings, srv *servers, redisURL string, process *child.Process) (b *bench, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, err

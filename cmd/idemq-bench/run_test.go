@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -37,30 +34,12 @@ func TestMain(m *testing.M) {
 	testserver.Main(m, testserver.VerifyLeaks())
 }
 
-// buffer is a bytes.Buffer that can be read while a process writes to it.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // benchProcess is idemq-bench under way, with a folder of its own for temporary files.
 type benchProcess struct {
 	t        *testing.T
 	cmd      *exec.Cmd
 	temp     string
-	out, err buffer
+	out, err testserver.Buffer
 }
 
 func start(t *testing.T, args ...string) *benchProcess {
@@ -74,23 +53,14 @@ func start(t *testing.T, args ...string) *benchProcess {
 	p.cmd.Env = append(os.Environ(), beBench+"=1", "TMPDIR="+p.temp, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
 	p.cmd.WaitDelay = time.Second
-	require.NoError(t, p.cmd.Start())
-	t.Cleanup(func() {
-		if p.cmd.ProcessState == nil {
-			_ = p.cmd.Process.Kill()
-			_ = p.cmd.Wait()
-		}
-	})
+	testserver.StartProgram(t, p.cmd)
 	return p
 }
 
 // wait returns the exit code, -1 for a signal.
 func (p *benchProcess) wait() int {
-	err := p.cmd.Wait()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
-		require.NoError(p.t, err, p.err.String())
-	}
-	return p.cmd.ProcessState.ExitCode()
+	p.t.Helper()
+	return testserver.ExitCode(p.t, p.cmd, &p.err)
 }
 
 // report runs the program with --json, which must succeed, leave no file behind and print nothing but the report.

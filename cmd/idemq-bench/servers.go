@@ -5,31 +5,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/idemq/idemq/internal/child"
+	"github.com/idemq/idemq/internal/localredis"
 )
 
 const (
 	loopback    = "127.0.0.1"
 	serverStart = time.Minute // a busy machine takes long
-	redisTries  = 3           // a free port can be taken by somebody else before the server has it
-	redisPoll   = 20 * time.Millisecond
 )
 
 // servers are what is measured on.
 type servers struct {
 	natsURL, redisURL string
-	nats, redis       *child // nil if they were given
+	nats, redis       *child.Process // nil if they were given
 	natsStdin         interface{ Close() error }
 	dir               string // data of those that were started
-	more              []*child
+	more              []*child.Process
 }
 
 // startServers starts what was not given. The caller stops them, also after an error of something else.
@@ -57,7 +56,7 @@ func startServers(ctx context.Context, s settings) (_ *servers, err error) {
 }
 
 // secondRedis starts one more, empty like the first.
-func (srv *servers) secondRedis(ctx context.Context, aof bool) (p *child, url string, err error) {
+func (srv *servers) secondRedis(ctx context.Context, aof bool) (p *child.Process, url string, err error) {
 	if p, url, err = srv.startRedis(ctx, "redis-2", aof); err == nil {
 		srv.more = append(srv.more, p)
 	}
@@ -68,11 +67,11 @@ func (srv *servers) secondRedis(ctx context.Context, aof bool) (p *child, url st
 func (srv *servers) stop() error {
 	var errs []error
 	if srv.nats != nil {
-		errs = append(errs, srv.nats.stop(func() { _ = srv.natsStdin.Close() }))
+		errs = append(errs, srv.nats.Stop(func() { _ = srv.natsStdin.Close() }))
 	}
 	for _, p := range append(srv.more, srv.redis) {
 		if p != nil {
-			errs = append(errs, p.stop(func() { _ = p.cmd.Process.Kill() })) // nothing of it is worth a good end
+			errs = append(errs, p.Stop(func() { _ = p.Cmd.Process.Kill() })) // nothing of it is worth a good end
 		}
 	}
 	if srv.dir != "" {
@@ -100,7 +99,7 @@ func (srv *servers) startNATS(ctx context.Context) error {
 	var complaint strings.Builder
 	cmd.Stderr = &complaint
 	line := make(chan string, 1)
-	if srv.nats, err = startChild(cmd, false); err != nil {
+	if srv.nats, err = child.Start(cmd, false); err != nil {
 		return err
 	}
 	srv.natsStdin = stdin
@@ -115,7 +114,7 @@ func (srv *servers) startNATS(ctx context.Context) error {
 	select {
 	case url, ok := <-line:
 		if !ok {
-			<-srv.nats.ended
+			<-srv.nats.Ended
 			return fmt.Errorf("the NATS server does not start: %s", strings.TrimSpace(complaint.String()))
 		}
 		srv.natsURL = url
@@ -127,61 +126,17 @@ func (srv *servers) startNATS(ctx context.Context) error {
 	}
 }
 
-// startRedis starts a redis-server on a free loopback port, which keeps nothing on disk unless it is to.
-func (srv *servers) startRedis(ctx context.Context, folder string, aof bool) (p *child, address string, err error) {
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		return nil, "", errors.New("there is no redis-server on PATH; install it, or give a server with --redis")
-	}
+// startRedis starts a redis-server with a folder of its own, which keeps nothing on disk unless it is to.
+func (srv *servers) startRedis(ctx context.Context, folder string, aof bool) (p *child.Process, address string, err error) {
 	dir := filepath.Join(srv.dir, folder)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, "", err
 	}
-	for range redisTries {
-		if p, address, err = startRedisOnce(ctx, path, dir, aof); err == nil || ctx.Err() != nil {
-			break
-		}
+	p, address, err = localredis.Start(ctx, dir, aof)
+	if errors.Is(err, localredis.ErrNone) {
+		err = fmt.Errorf("%w; install it, or give a server with --redis", err)
 	}
 	return p, address, err
-}
-
-func startRedisOnce(ctx context.Context, path, dir string, aof bool) (*child, string, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(loopback, "0"))
-	if err != nil {
-		return nil, "", err
-	}
-	host := l.Addr().String()
-	_, port, _ := net.SplitHostPort(host)
-	_ = l.Close()
-	appendOnly := "no"
-	if aof {
-		appendOnly = "yes"
-	}
-	p, err := startChild(exec.Command(path, "--port", port, "--bind", loopback, "--save", "", "--appendonly", appendOnly,
-		"--appendfsync", "everysec", "--dir", dir, "--maxmemory-policy", "noeviction"), true)
-	if err != nil {
-		return nil, "", err
-	}
-	rdb := redis.NewClient(&redis.Options{Addr: host})
-	defer func() { _ = rdb.Close() }()
-	ctx, cancel := context.WithTimeout(ctx, serverStart)
-	defer cancel()
-	tick := time.NewTicker(redisPoll)
-	defer tick.Stop()
-	for {
-		// Whoever answers on this port must be the server that was started.
-		if info, err := rdb.Info(ctx, "server").Result(); err == nil && strings.Contains(info, fmt.Sprintf("process_id:%d\r", p.cmd.Process.Pid)) {
-			return p, "redis://" + host, nil
-		}
-		select {
-		case <-p.ended:
-			return nil, "", errors.New("redis-server does not start")
-		case <-ctx.Done():
-			err := fmt.Errorf("redis-server does not answer: %w", context.Cause(ctx))
-			return nil, "", errors.Join(err, p.stop(func() { _ = p.cmd.Process.Signal(syscall.SIGKILL) }))
-		case <-tick.C:
-		}
-	}
 }
 
 // openRedis returns a client of a server that answers.

@@ -30,12 +30,12 @@ func (b *bench) usage(ctx context.Context) (u usage, err error) {
 		return u, err
 	}
 	if b.redis != nil {
-		if u.cpu.redis, err = cpuOf(ctx, b.redis.cmd.Process.Pid); err != nil {
+		if u.cpu.redis, err = cpuOf(ctx, b.redis.Cmd.Process.Pid); err != nil {
 			return u, err
 		}
 	}
 	if b.srv.nats != nil {
-		u.cpu.nats, err = cpuOf(ctx, b.srv.nats.cmd.Process.Pid)
+		u.cpu.nats, err = cpuOf(ctx, b.srv.nats.Cmd.Process.Pid)
 	}
 	return u, err
 }

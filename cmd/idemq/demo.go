@@ -27,7 +27,6 @@ const (
 
 	demoLimit     = 5 * time.Minute
 	demoLimitEach = 20 * time.Millisecond
-	demoStop      = 20 * time.Second // for workers to end after the signal
 	demoCleanUp   = 10 * time.Second
 
 	demoDurable = "worker"
@@ -275,8 +274,8 @@ func leftToDo(total, confirmed int, info *jetstream.ConsumerInfo) int {
 func (d *demoRun) workersRun() error {
 	for _, w := range d.workers {
 		select {
-		case <-w.ended:
-			return fmt.Errorf("worker %d ended by itself: %v", w.cmd.Process.Pid, w.cmd.ProcessState)
+		case <-w.Ended:
+			return fmt.Errorf("worker %d ended by itself: %v", w.Cmd.Process.Pid, w.Cmd.ProcessState)
 		default:
 		}
 	}
@@ -294,7 +293,7 @@ func (d *demoRun) stopWorkers() error {
 // cleanUp leaves no process behind, and nothing on given servers.
 func (d *demoRun) cleanUp() {
 	for _, w := range d.workers {
-		w.kill()
+		w.Kill()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), demoCleanUp)
 	defer cancel()

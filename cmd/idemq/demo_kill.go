@@ -29,7 +29,7 @@ func (d *demoRun) killOne(bar progress) error {
 		if j.holding == 0 {
 			continue
 		}
-		w.kill()
+		w.Kill()
 		d.kills++
 		d.killed = append(d.killed, w)
 		d.workers = append(d.workers[:i:i], d.workers[i+1:]...)
@@ -41,7 +41,7 @@ func (d *demoRun) killOne(bar progress) error {
 		}
 		bar.clear()
 		fmt.Fprintf(d.err, "worker %d was killed with SIGKILL while it worked; worker %d takes its place\n",
-			w.cmd.Process.Pid, d.workers[len(d.workers)-1].cmd.Process.Pid)
+			w.Cmd.Process.Pid, d.workers[len(d.workers)-1].Cmd.Process.Pid)
 		return nil
 	}
 	return nil

@@ -95,7 +95,7 @@ func (d *demoRun) result(ctx context.Context) (demoResult, error) {
 // interrupted counts the effects of a killed worker that its own claim never settled: only these may come twice.
 func (d *demoRun) interrupted(ctx context.Context, w *demoWorker, all []effect) (n int, err error) {
 	for _, e := range all {
-		if e.pid != w.cmd.Process.Pid {
+		if e.pid != w.Cmd.Process.Pid {
 			continue
 		}
 		r, err := d.records.Get(ctx, d.key(e.key))

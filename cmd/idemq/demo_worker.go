@@ -20,15 +20,15 @@ import (
 	"github.com/idemq/idemq/consumer"
 	"github.com/idemq/idemq/consumer/natsidem"
 	"github.com/idemq/idemq/dedup"
+	"github.com/idemq/idemq/internal/child"
 )
 
 // demoWorker is a worker process as the demo sees it. It ends when its standard input does, so it never outlives us.
 type demoWorker struct {
-	cmd     *exec.Cmd
+	*child.Process
+
 	input   io.WriteCloser
 	journal string
-	ended   chan struct{} // closed when the process is gone, and err is set
-	err     error
 }
 
 // startWorker starts a worker whose handlers hold after so many effects; 0 is never.
@@ -39,26 +39,20 @@ func (d *demoRun) startWorker(holdAfter int) error {
 	}
 	d.started++
 	w := &demoWorker{journal: filepath.Join(d.dir, fmt.Sprintf("journal-%d", d.started))}
-	w.cmd = exec.Command(self, "demo-worker", d.id, w.journal, "--log-level", d.workerLogLevel(), "--"+holdFlag, strconv.Itoa(holdAfter))
+	cmd := exec.Command(self, "demo-worker", d.id, w.journal, "--log-level", d.workerLogLevel(), "--"+holdFlag, strconv.Itoa(holdAfter))
 	how, err := d.settled.encode()
 	if err != nil {
 		return err
 	}
 	// These may hold passwords, and everybody can read the arguments of a process.
-	w.cmd.Env = append(os.Environ(), demoConnection+"="+how, "IDEMQ_STORE="+d.store)
-	w.cmd.Stderr = d.err
-	w.cmd.SysProcAttr = groupAttributes()
-	if w.input, err = w.cmd.StdinPipe(); err != nil {
+	cmd.Env = append(os.Environ(), demoConnection+"="+how, "IDEMQ_STORE="+d.store)
+	cmd.Stderr = d.err
+	if w.input, err = cmd.StdinPipe(); err != nil {
 		return err
 	}
-	if err := w.cmd.Start(); err != nil {
+	if w.Process, err = child.Start(cmd, true); err != nil {
 		return fmt.Errorf("worker process: %w", err)
 	}
-	w.ended = make(chan struct{})
-	go func() {
-		w.err = w.cmd.Wait()
-		close(w.ended)
-	}()
 	d.workers = append(d.workers, w)
 	return nil
 }
@@ -87,19 +81,14 @@ func (w *demoWorker) order(what string) error {
 	return nil
 }
 
-func (w *demoWorker) kill() {
-	_ = w.cmd.Process.Kill()
-	<-w.ended
-}
-
 // stop lets the worker finish, and waits for it.
 func (w *demoWorker) stop() error {
-	_ = w.input.Close()
-	late := time.AfterFunc(demoStop, func() { _ = w.cmd.Process.Kill() })
-	defer late.Stop()
-	<-w.ended
-	if w.err != nil {
-		return fmt.Errorf("a worker did not end well: %w", w.err)
+	err := w.Stop(func() { _ = w.input.Close() })
+	if err == nil && !w.Cmd.ProcessState.Success() {
+		err = errors.New(w.Cmd.ProcessState.String())
+	}
+	if err != nil {
+		return fmt.Errorf("a worker did not end well: %w", err)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -26,6 +27,9 @@ const (
 func runGroup(ctx context.Context, cmd *exec.Cmd, input []byte) error {
 	cmd.Stdin = bytes.NewReader(input)
 	cmd.SysProcAttr = groupAttributes()
+	// The system takes us for dead when the thread that started the command ends, so it must not.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	group := func(sig syscall.Signal) error { return syscall.Kill(-cmd.Process.Pid, sig) }
 	cmd.Cancel = func() error {
 		err := group(syscall.SIGTERM)

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -43,29 +40,11 @@ func TestMain(m *testing.M) {
 	testserver.Main(m, testserver.VerifyLeaks())
 }
 
-// buffer is a bytes.Buffer that can be read while a process writes to it.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // process is idemq under way.
 type process struct {
 	t        *testing.T
 	cmd      *exec.Cmd
-	out, err buffer
+	out, err testserver.Buffer
 }
 
 // environment is this one without what would choose servers, contexts included, and with what is given.
@@ -96,27 +75,18 @@ func command(t *testing.T, args ...string) *process {
 }
 
 func (p *process) start() *process {
-	require.NoError(p.t, p.cmd.Start())
-	p.t.Cleanup(func() {
-		if p.cmd.ProcessState == nil {
-			_ = p.cmd.Process.Kill()
-			_ = p.cmd.Wait()
-		}
-	})
+	testserver.StartProgram(p.t, p.cmd)
 	return p
 }
 
 // wait returns the exit code, -1 for a signal.
 func (p *process) wait() int {
-	err := p.cmd.Wait()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
-		require.NoError(p.t, err, p.err.String())
-	}
-	return p.cmd.ProcessState.ExitCode()
+	p.t.Helper()
+	return testserver.ExitCode(p.t, p.cmd, &p.err)
 }
 
 // says waits until the process has printed this.
-func (p *process) says(b *buffer, what string) {
+func (p *process) says(b *testserver.Buffer, what string) {
 	p.t.Helper()
 	require.Eventually(p.t, func() bool { return strings.Contains(b.String(), what) }, patience, tick,
 		"%v never printed %q; standard error: %s", p.cmd.Args[1:], what, &p.err)

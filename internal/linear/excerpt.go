@@ -1,7 +1,9 @@
 package linear
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -35,22 +37,15 @@ func excerpt(m porcupine.Model, explained [][]porcupine.Operation, h []porcupine
 			open = append(open, o)
 		}
 	}
-	slices.SortFunc(open, func(a, b porcupine.Operation) int { return int(a.Call - b.Call) })
+	slices.SortFunc(open, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+	ended := int64(math.MaxInt64) // what begins after the first end cannot come next
 	for _, o := range open {
-		if first := slices.MinFunc(open, func(a, b porcupine.Operation) int { return compareEnd(a, b) }); o.Call > first.Return {
-			break // it begins when another has ended, so it cannot come next
+		ended = min(ended, o.Return)
+	}
+	for _, o := range open {
+		if o.Call <= ended {
+			fmt.Fprintf(&b, "\tbut then not %s\n", line(o))
 		}
-		fmt.Fprintf(&b, "\tbut then not %s\n", line(o))
 	}
 	return b.String()
-}
-
-func compareEnd(a, b porcupine.Operation) int {
-	switch {
-	case a.Return < b.Return:
-		return -1
-	case a.Return > b.Return:
-		return 1
-	}
-	return 0
 }
