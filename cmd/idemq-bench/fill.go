@@ -46,7 +46,7 @@ func checkFilled(ctx context.Context, d *dedup.Deduper, n int) error {
 	}
 	for i, b := range d.BeginMany(ctx, requests) {
 		if b.Err != nil || b.Outcome.Verdict != dedup.Duplicate {
-			return fmt.Errorf("the store does not know the key %s: %v, %w", requests[i].Key.ID, b.Outcome.Verdict, b.Err)
+			return errors.Join(fmt.Errorf("the store does not know the key %s: %v", requests[i].Key.ID, b.Outcome.Verdict), b.Err)
 		}
 	}
 	return nil

@@ -46,9 +46,9 @@ const (
 )
 
 // Check looks for settings of the server with which it can lose records, on a Cluster of each master: an eviction policy
-// other than noeviction, and no append-only file; with [Compact] also limits at which buckets take more memory. What a server does not tell is a finding too, never taken for good. No
-// findings means that these two are right, and nothing about replication; see the package comment. The error is for a
-// server that does not answer.
+// other than noeviction, and no append-only file; with [Compact] also limits at which buckets take more memory. What a
+// server does not tell is a finding too, never taken for good. No findings means that these are right, and nothing about
+// replication; see the package comment. The error is for a server that does not answer.
 func (s *Store) Check(ctx context.Context) ([]Finding, error) {
 	nodes, err := s.nodes(ctx)
 	if err != nil {

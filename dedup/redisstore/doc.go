@@ -95,8 +95,9 @@
 // it is settled, an entry of 24 bytes in a hash of many: the first half of a SHA-256 of its name, when it expires, and the
 // beginning of its fingerprint; 35 to 44 bytes a key with everything around it (docs/performance.md), where a record takes
 // 320. Claims, failed and dead keys stay readable records, and so does what is consumed with a result, with steps, after a
-// replay, or for less than a lease and two seconds. The record of a consumed key itself stays for one lease more, so that a repeated Settle succeeds;
-// after that it is [dedup.ErrLeaseLost]. What is different with a key of which only the digest is left:
+// replay, or for less than a lease and two seconds. The record of a consumed key itself stays for one lease more, so that a
+// repeated Settle succeeds; after that it is [dedup.ErrLeaseLost]. What is different with a key of which only the digest is
+// left:
 //
 //   - It is remembered for its retention, and up to one second longer.
 //   - Acquire and Get know its state and its expiry, not its fence, nonce, fingerprint and times. List does not show it, since
