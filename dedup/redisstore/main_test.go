@@ -15,7 +15,7 @@ import (
 	"github.com/idemq/idemq/internal/testserver"
 )
 
-func TestMain(m *testing.M) { testserver.Main(m, testserver.VerifyLeaks()) }
+func TestMain(m *testing.M) { testserver.Main(m, testserver.VerifyLeaks(), testserver.MostlyWaits()) }
 
 const testLimit = 3 * time.Minute
 

@@ -6,4 +6,4 @@ import (
 	"github.com/idemq/idemq/internal/testserver"
 )
 
-func TestMain(m *testing.M) { testserver.Main(m, testserver.VerifyLeaks()) }
+func TestMain(m *testing.M) { testserver.Main(m, testserver.VerifyLeaks(), testserver.MostlyWaits()) }

@@ -2,11 +2,14 @@ package testserver
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +27,7 @@ type Option func(*settings)
 type settings struct {
 	verifyLeaks bool
 	leakOptions []goleak.Option
+	parallel    int // tests at a time; 0 for what go test says
 }
 
 // VerifyLeaks makes [Main] fail a run that passed but left goroutines behind
@@ -33,6 +37,12 @@ func VerifyLeaks(opts ...goleak.Option) Option {
 		s.verifyLeaks = true
 		s.leakOptions = append(s.leakOptions, opts...)
 	}
+}
+
+// MostlyWaits is for tests that mostly wait for the end of leases: twice as many
+// run at a time, unless -parallel says how many.
+func MostlyWaits() Option {
+	return func(s *settings) { s.parallel = 2 * runtime.GOMAXPROCS(0) }
 }
 
 // Main runs the tests of a package and ends the process with their exit code.
@@ -50,6 +60,9 @@ func runMain(m interface{ Run() int }, out io.Writer, opts ...Option) int {
 	for _, opt := range opts {
 		opt(&set)
 	}
+	if set.parallel > 0 {
+		runAtOnce(set.parallel)
+	}
 	current.enter()
 	code := m.Run()
 	if err := current.close(); err != nil {
@@ -64,6 +77,16 @@ func runMain(m interface{ Run() int }, out io.Writer, opts ...Option) int {
 	}
 	current.report(out)
 	return code
+}
+
+// runAtOnce sets -parallel if it was not given.
+func runAtOnce(n int) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(n)) // it is there, and takes a number
+	}
 }
 
 // findLeaks looks more than once, because a go-redis client that could not reach
